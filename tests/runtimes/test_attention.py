@@ -82,7 +82,7 @@ def test_every_name_has_a_kernel():
     [
         (["eval", "--attention", "flash"], "only with --backend torch"),
         (["eval", "--attention", "flash", "--backend", "ort"], "cannot be used with --backend ort"),
-        (["build", "-m", "demo", "--task", "demo", "--attention", "packed"], "for PyTorch in eval"),
+        (["build", "-m", "demo", "--task", "demo", "--attention", "packed"], "only eval --backend torch takes this"),
     ],
 )
 def test_it_is_for_eval_on_torch_only(command, message, capsys, tmp_path, monkeypatch):

@@ -27,5 +27,7 @@ def test_an_unknown_name_is_a_usage_error(asked: str, cuda: bool) -> None:
 
 @pytest.mark.parametrize("asked", ["cuda", "cuda:1"])
 def test_a_missing_gpu_is_a_machine_error(asked: str) -> None:
-    with pytest.raises(MachineError, match=rf"^--device {asked}: this backend can use no GPU here\. See `toolchain d"):
+    with pytest.raises(
+        MachineError, match=rf"^--device {asked}: this backend cannot use a GPU here\. Run `toolchain d"
+    ):
         choose_device(asked, cuda=False)

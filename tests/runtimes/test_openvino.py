@@ -201,7 +201,7 @@ def test_what_it_cannot_open_or_run_is_refused(exported, probe, tmp_path):
     (tmp_path / "m.onnx").write_bytes(b"x" * 100)
     with pytest.raises(InputError, match=r"m\.onnx: (not an ONNX graph|OpenVINO cannot load it)"):
         compile_graph(tmp_path / "m.onnx")
-    with pytest.raises(MachineError, match="--device cuda: this backend can use no GPU"):
+    with pytest.raises(MachineError, match="--device cuda: this backend cannot use a GPU"):
         compile_and_open(exported["bert"], "cuda")
     with pytest.raises(UsageError, match="--device tpu: unknown"):
         compile_and_open(exported["bert"], "tpu")

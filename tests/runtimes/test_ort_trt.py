@@ -99,7 +99,7 @@ def test_a_batch_beyond_the_profile_is_split(runtime, tmp_path):
 
 def test_a_graph_that_runs_only_in_part_is_refused(runtime, tmp_path, monkeypatch):
     with (
-        pytest.raises(InputError, match=r"whole graph: node Where_3 is not supported\. See --backend trt"),
+        pytest.raises(InputError, match=r"whole graph: node Where_3 is not supported\. Build an engine instead"),
         open_runtime("ort-trt", tmp_path / "broken.onnx"),
     ):
         pass
@@ -114,7 +114,7 @@ def test_a_graph_that_runs_only_in_part_is_refused(runtime, tmp_path, monkeypatc
 def test_a_gpu_without_fp8_is_refused(runtime, tmp_path, monkeypatch):
     for sm, refused in ((75, True), (86, True), (89, False), (None, False)):
         monkeypatch.setattr(ort_trt, "compute_capability", lambda device, sm=sm: sm)
-        refusal = pytest.raises(MachineError, match=r"cuda:1: compute capability .* has no FP8, which needs 8\.9")
+        refusal = pytest.raises(MachineError, match=r"cuda:1: compute capability .* has no FP8 GEMMs, which need 8\.9")
         with refusal if refused else nullcontext():
             with open_runtime("ort-trt", tmp_path / "m.onnx", device="cuda:1", precision="fp8"):
                 pass

@@ -70,8 +70,8 @@ def test_the_largest_length_is_that_of_the_table_of_positions(checkpoints):
     ("choices", "message"),
     [
         ({"cuda_graphs": True}, "a CPU has no CUDA graphs"),
-        ({"cuda_graphs": True, "attention": "packed"}, "--cuda-graphs: not with --attention packed"),
-        ({"compiled": True, "attention": "flex"}, "--compile: not with --attention flex"),
+        ({"cuda_graphs": True, "attention": "packed"}, "--cuda-graphs: cannot be combined with --attention packed"),
+        ({"compiled": True, "attention": "flex"}, "--compile: cannot be combined with --attention flex"),
     ],
 )
 def test_options_that_exclude_each_other_are_refused(tiny_bert, choices, message):

@@ -78,7 +78,10 @@ def test_a_server_of_another_bundle_is_refused(served, bundle):
 
 @pytest.mark.parametrize(
     ("path", "texts", "message"),
-    [("/v2/models/nope", 1, "unknown model: 'nope'"), ("", 2, "models that take TEXT and TEXT_PAIR .*: none")],
+    [
+        ("/v2/models/nope", 1, "unknown model: 'nope'"),
+        ("", 2, "no ready model takes TEXT and TEXT_PAIR and returns LOGITS"),
+    ],
 )
 def test_a_missing_model_is_refused(served, path, texts, message):
     server = Server(served["http"] + path, texts, "", served["token_file"])
@@ -195,7 +198,7 @@ def test_a_response_that_is_cut_short_is_a_machine_error():
 
 def test_a_token_file_that_never_ends_is_refused(tmp_path):
     os.mkfifo(tmp_path / "token")
-    with pytest.raises(InputError, match="token: not a regular file"):
+    with pytest.raises(InputError, match="token: this is not a regular file"):
         _ = Server("http://host", 1, "", str(tmp_path / "token")).headers
 
 
@@ -250,9 +253,9 @@ def test_a_url_that_is_not_a_servers_is_refused(url):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"backend": "service"}, "needs a server"),
-        ({"backend": "ort", "url": "http://host"}, "only with --backend triton or service"),
-        ({"backend": "triton", "url": "http://host", "energy": True}, "where the server runs"),
+        ({"backend": "service"}, "needs the address of a server"),
+        ({"backend": "ort", "url": "http://host"}, "can only be used with a server"),
+        ({"backend": "triton", "url": "http://host", "energy": True}, "on the server's machine"),
     ],
 )
 def test_options_that_exclude_each_other_are_refused(changes, message):

@@ -44,7 +44,7 @@ def test_torch_has_no_other_precision(tiny_bert):
 
 
 def test_a_missing_gpu_is_exit_4(exported):
-    with pytest.raises(MachineError, match="--device cuda:3: this backend can use no GPU"):
+    with pytest.raises(MachineError, match="--device cuda:3: this backend cannot use a GPU"):
         open_session(exported["bert"], device="cuda:3")
 
 
@@ -60,7 +60,7 @@ def listed_cuda(monkeypatch):
 def test_the_package_for_cuda_runs_on_the_cpu_of_a_machine_without_a_gpu(exported, listed_cuda, monkeypatch):
     monkeypatch.setattr(ort, "has_cuda_gpu", lambda: False)
     assert open_session(exported["bert"], device="auto").get_providers() == ["CPUExecutionProvider"]
-    with pytest.raises(MachineError, match="--device cuda: this backend can use no GPU"):
+    with pytest.raises(MachineError, match="--device cuda: this backend cannot use a GPU"):
         open_session(exported["bert"], device="cuda")
 
 
@@ -86,7 +86,7 @@ def test_a_file_that_is_not_a_graph_is_refused(tmp_path):
 
 
 def test_trt_names_the_missing_library(tmp_path):
-    wanted = r"TensorRT: not installed.*encoder-toolchain\[cuda,tensorrt\]"
+    wanted = r"TensorRT: it is not installed.*encoder-toolchain\[cuda,tensorrt\]"
     with pytest.raises(MachineError, match=wanted), open_runtime("trt", tmp_path):
         pass
 

@@ -23,7 +23,7 @@ def test_only_the_user_can_open_the_folder(cache_home):
 def test_a_folder_that_others_can_use_is_not_used(caplog):
     cache_folder("openvino").chmod(0o770)
     assert cache_folder("openvino") is None
-    assert "others can use it" in caplog.text
+    assert "others can use this folder" in caplog.text
 
 
 def test_a_link_in_its_place_is_not_used(cache_home):

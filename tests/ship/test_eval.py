@@ -78,5 +78,7 @@ def test_an_unknown_or_unsuitable_model_is_refused(server, bundle, model, messag
 
 def test_the_user_must_choose_among_several_suitable_models(server, pairs):
     bundle, data = pairs
-    with pytest.raises(InputError, match=r"models that take TEXT and TEXT_PAIR and return LOGITS: graph, plan\. Name"):
+    with pytest.raises(
+        InputError, match=r"several models take TEXT and TEXT_PAIR and return LOGITS: graph, plan\. Name"
+    ):
         evaluate({"backend": "triton", "url": f"http://{server.http}", "data": str(data)}, bundle=bundle)

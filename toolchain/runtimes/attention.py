@@ -1,11 +1,13 @@
-"""Attention of a PyTorch encoder, by name: that of transformers on padded rows, or kernels on rows without padding.
+"""Attention of a PyTorch encoder: transformers' implementations on padded rows, or kernels on rows without padding.
 
-`eager` and `sdpa` belong to transformers. The others remove the padding before the first layer and restore it after the
-last one, so only real tokens are computed; the rows follow one another. Each kernel keeps rows apart in its own way:
+`eager` and `sdpa` are implemented by transformers. The other kinds remove the padding before the first layer, so that
+all rows are concatenated and only real tokens are computed, and restore it after the last layer. A token must attend
+only to tokens of its own row; each kernel ensures this differently:
 
-- `flash`: scaled_dot_product_attention on rows of equal length, with PyTorch's flash kernel only. The kernel takes no
-  mask, so rows of each length are computed together;
-- `packed`: the variable-length flash kernel (torch.nn.attention.varlen). On a CPU it is `flash` with any kernel;
+- `flash`: scaled_dot_product_attention with PyTorch's flash kernel only. The kernel takes no mask, so it is called once
+  for each length, with all rows of that length as a batch;
+- `packed`: the variable-length flash kernel (torch.nn.attention.varlen). On a CPU, PyTorch's default kernel is called
+  once for each length instead;
 - `flex`: FlexAttention with a block mask that restricts a token to its row. It is compiled on a GPU.
 """
 
@@ -32,20 +34,20 @@ Kernel = Callable[["torch.Tensor", "torch.Tensor", "torch.Tensor", "Layout", flo
 
 @dataclass(frozen=True)
 class Layout:
-    """Rows that follow one another: the length of each, int64 [rows], on the device."""
+    """The layout of rows that are concatenated without padding: the length of each row, int64 [rows], on the device."""
 
     lengths: "torch.Tensor"
 
     @cached_property
     def rows(self) -> "torch.Tensor":
-        """The row of each token, int64 [tokens]."""
+        """The index of the row that each token belongs to, int64 [tokens]."""
         import torch
 
         return torch.repeat_interleave(torch.arange(len(self.lengths), device=self.lengths.device), self.lengths)
 
     @cached_property
     def by_length(self) -> "list[tuple[int, torch.Tensor]]":
-        """Each length that occurs, and the indices of the tokens of its rows, int64 [rows x length]."""
+        """Each length that occurs, with the indices of all tokens of rows of that length, int64 [rows x length]."""
         import torch
 
         of_token = self.lengths[self.rows]
@@ -78,11 +80,11 @@ TRIED_TOKENS, TOLERANCE = 8, 0.05
 
 
 def attend_without_padding(module: "torch.nn.Module", name: str) -> None:
-    """Let a sequence classifier of transformers compute attention without padding, by the kernel `name`; in place.
+    """Change a sequence classifier of transformers in place, so that it runs without padding on the kernel `name`.
 
     Raises:
-        UsageError: KERNELS lacks the name, the model lacks a table of positions, or its logits are others then: it is a
-            decoder, or computes attention in a way of its own.
+        UsageError: KERNELS lacks the name, the model has no table of position embeddings, or its logits change. They
+            change if the model is a decoder or has its own implementation of attention.
         MachineError: this PyTorch lacks the kernel.
     """
     if name not in KERNELS:
@@ -101,7 +103,7 @@ def attend_without_padding(module: "torch.nn.Module", name: str) -> None:
 
 
 def _tried(model: Any) -> "torch.Tensor":
-    """Return the logits of two rows, one of which is padded, float32 [2, classes]."""
+    """Return the logits of two built-in test rows, one of which is padded, float32 [2, classes]."""
     import torch
 
     place, pad_id = next(model.parameters()).device, model.config.pad_token_id or 0
@@ -115,14 +117,17 @@ def _tried(model: Any) -> "torch.Tensor":
 def _attend(
     layer: Any, query: Any, key: Any, value: Any, mask: Any, scaling: float | None = None, **_: Any
 ) -> tuple[Any, None]:
-    """Compute attention for transformers: [1, heads, tokens, head size] -> [1, tokens, heads, head size]."""
+    """Compute attention with the kernel that _RUNNING holds in this forward pass. transformers calls this function.
+
+    Query, key and value are [1, heads, tokens, head size]; the result is [1, tokens, heads, head size] and None.
+    """
     kernel, layout = _RUNNING.get()
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     return kernel(query[0], key[0], value[0], layout, scale).transpose(0, 1)[None], None
 
 
 def _unpad(module: Any, kernel: Kernel) -> None:
-    """Remove the padding before the encoder, and put zeros in its place after it."""
+    """Replace the encoder's `forward` by one that removes the padding of its input, and pads its output with zeros."""
     import torch
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -146,18 +151,18 @@ def _unpad(module: Any, kernel: Kernel) -> None:
 
 
 def _positions(base: Any) -> Callable[[Any], Any]:
-    """Return a function from the ids of padded rows to their position ids.
+    """Return a function that maps the token ids of padded rows to their position ids, both [rows, length].
 
-    RoBERTa and similar models count real tokens, starting after the padding id.
+    RoBERTa and similar models count only real tokens, and their first position id is the padding id plus 1.
 
     Raises:
-        UsageError: the model lacks a table of positions.
+        UsageError: the model has no table of position embeddings.
     """
     import torch
 
     table = getattr(getattr(base, "embeddings", None), "position_embeddings", None)
     if table is None:
-        raise UsageError("--attention: this model lacks a table of positions. Choose eager or sdpa.")
+        raise UsageError("--attention: this model lacks a table of position embeddings. Choose eager or sdpa.")
     padding = table.padding_idx
 
     def positions(ids: Any) -> Any:
@@ -170,7 +175,7 @@ def _positions(base: Any) -> Callable[[Any], Any]:
 
 
 def _by_length(query: Any, key: Any, value: Any, layout: Layout, scale: float) -> Any:
-    """Compute attention for all rows of each length together, without a mask."""
+    """Compute attention without a mask, one call for all rows of a length. The arguments are those of `Kernel`."""
     import torch
     from torch.nn.functional import scaled_dot_product_attention
 
@@ -191,7 +196,7 @@ def _flash(device: str) -> Kernel:
                 return _by_length(*arguments)
         except RuntimeError as error:
             raise MachineError(
-                f"--attention flash: PyTorch's flash kernel does not take this ({first_line(error).rstrip('.')}). "
+                f"--attention flash: PyTorch's flash kernel cannot run here ({first_line(error).rstrip('.')}). "
                 "Choose --precision fp16 or bf16 on a GPU of compute capability 8.0 or later, or --attention sdpa."
             ) from error
 

@@ -1,4 +1,4 @@
-"""The memory bandwidth of a device, measured by large tensors that PyTorch copies and adds up."""
+"""The memory bandwidth of a device, measured by copying and summing large tensors in PyTorch."""
 
 import functools
 import importlib.util
@@ -18,10 +18,10 @@ PASSES = 8
 
 @functools.cache
 def measure_bandwidth(device: str) -> float | None:
-    """Return the memory bandwidth of `cpu` or `cuda:N`, bytes/s, once a process; None if PyTorch cannot measure it.
+    """Return the memory bandwidth of `cpu` or `cuda:N` in bytes/s; None if PyTorch is missing or has no such device.
 
-    It is that of a copy, which reads and writes each byte, or of a sum, which reads it, whichever is higher. A step of
-    generation mostly reads.
+    The bandwidth is measured once per process. The result is the higher of two bandwidths: that of a copy, which reads
+    and writes each byte, and that of a sum, which only reads, as generating a token mostly does.
     """
     if not importlib.util.find_spec("torch"):
         return None
@@ -39,14 +39,14 @@ def measure_bandwidth(device: str) -> float | None:
 
 
 def copying(source: Any) -> Callable[[], Any]:
-    """Return an action that copies a tensor within the memory of its device."""
+    """Return a function that copies a tensor to another tensor on the same device."""
     import torch
 
     return functools.partial(torch.empty_like(source).copy_, source)
 
 
 def _best(action: Callable[[], Any], wait: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> float:
-    """Return the shortest time of an action, s; `wait` returns when the device is idle."""
+    """Call `action` PASSES times; return the shortest time of a call in s. `wait` blocks until the device is idle."""
     times = []
     for _ in range(PASSES):
         wait()

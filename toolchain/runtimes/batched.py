@@ -1,7 +1,8 @@
-"""One pass over rows, in batches with little padding.
+"""One pass of a runtime over rows, in batches with little padding.
 
-Of a stream of texts of any length, at most two windows of token ids are in memory: the one that runs, and the next one,
-which is tokenised meanwhile. Rows are sorted by length within a window, so there is almost no padding.
+Texts may be a stream of any length. They are processed in windows of rows: while one window runs, the next one is
+tokenized, so that the token ids of at most two windows are in memory. Rows are sorted by length within a window, so
+there is almost no padding.
 """
 
 import itertools
@@ -33,11 +34,11 @@ WINDOW_ROWS = 4096
 
 @dataclass(frozen=True)
 class Run:
-    """The result of one pass over rows, and its work.
+    """The result of one pass over rows: logits, time, and the numbers of tokens, positions and batches computed.
 
-    `logits` are float32 [rows, *row], `lengths` the number of real tokens of each row, int64 [rows], both in row
-    order. `runtime_s` is the time in `infer`. `slots` counts positions, padding included; `pairs` counts pairs of
-    positions in the same row, which is the work of attention.
+    `logits` are float32 [rows, *row], `lengths` the number of real tokens of each row, int64 [rows], both in the order
+    of the rows. `runtime_s` is the time within `infer`. `slots` is the number of positions, padding included. `pairs`
+    is the number of pairs of positions in the same row, to which the work of attention is proportional.
     """
 
     logits: Logits
@@ -49,7 +50,10 @@ class Run:
 
 
 def run(infer: Infer, tokens: Tokens, *, max_slots: int = DEFAULT_SLOTS, advance: Advance = lambda rows: None) -> Run:
-    """Run every row, in batches of at most `max_slots` positions, sorted by length. `advance` gets numbers of rows."""
+    """Run every row, sorted by length, in batches of at most `max_slots` positions (padding included).
+
+    `advance` is called after each batch with its number of rows.
+    """
     parts, order, runtime_s, slots, pairs = [], [], 0.0, 0, 0
     lengths = tokens.lengths
     for rows in batches(tokens, max_slots=max_slots):
@@ -76,9 +80,10 @@ def run_texts(
     window: int = WINDOW_ROWS,
     advance: Advance = lambda rows: None,
 ) -> Run:
-    """Tokenise and run every text, at least one; texts are read only when they are needed.
+    """Tokenize and run texts, of which there must be at least one. `texts` is read one window of rows at a time.
 
-    Errors of `encode` are raised here, after the windows before have run. `infer` is called in this thread only.
+    `encode` is called in another thread, `infer` only in this one. An error of `encode` is raised here once the windows
+    before it have run.
     """
     with ThreadPoolExecutor(1, "tokens") as pool:
         # `map` keeps no reference to the tokens of a window that has run.
@@ -95,7 +100,7 @@ def run_texts(
 
 
 def _ahead(pool: Executor, encode: Encode, texts: Iterable[Text], window: int) -> Iterator[Tokens]:
-    """Yield windows of tokens; the pool tokenises each while the one before is in use."""
+    """Yield the tokens of each window; while the caller uses a window, `pool` tokenizes the next one."""
     unread = iter(texts)
 
     def start() -> Future[Tokens] | None:
@@ -109,13 +114,13 @@ def _ahead(pool: Executor, encode: Encode, texts: Iterable[Text], window: int) -
 
 
 def _prepared(encode: Encode, texts: list[Text]) -> Tokens:
-    """Return tokens whose lengths are known: RemoteTexts are tokenised on first use, which is here."""
+    """Tokenize texts now, and return the tokens: RemoteTexts would be tokenized only when their lengths are read."""
     tokens = encode(texts)
     _ = tokens.lengths
     return tokens
 
 
 def logits_of(model: "ir.Model", tokens: Tokens) -> Logits:
-    """Return the logits of a graph in memory, computed by ONNX Runtime on the CPU: float32 [rows, classes]."""
+    """Run a graph in memory on every row with ONNX Runtime on the CPU; return the logits, float32 [rows, classes]."""
     with open_ort(graph.message(model), device="cpu") as infer:
         return run(infer, tokens).logits

@@ -1,4 +1,7 @@
-"""Buckets: the shapes that CUDA graphs are captured for. They are few, and near enough that little is padded."""
+"""Buckets: the shapes (rows, length) that CUDA graphs are captured for, to which batches are padded.
+
+There are few buckets, and they are close enough to each other that little padding is added.
+"""
 
 from typing import Any
 
@@ -15,9 +18,9 @@ ROW_BITS = 4
 
 
 def bucket(rows: int, length: int, *, longest: int | None = None) -> tuple[int, int]:
-    """Return the rows and the length, in tokens, of the bucket that holds a batch.
+    """Return the shape of the smallest bucket that a batch fits into: its number of rows, and its length in tokens.
 
-    `longest` is the largest length that the model takes; the bucket is longer only if the batch is.
+    `longest` is the largest length that the model takes. The bucket is never longer, unless the batch itself is.
     """
     step = 1 << max(0, (rows - 1).bit_length() - ROW_BITS)
     wide = -(-length // LENGTH_STEP) * LENGTH_STEP
@@ -25,14 +28,14 @@ def bucket(rows: int, length: int, *, longest: int | None = None) -> tuple[int, 
 
 
 def padded_batch(batch: Batch, rows: int, length: int) -> Batch:
-    """Return a batch with added rows and columns of padding; the caller drops the added results."""
+    """Return a batch padded to `rows` rows and `length` tokens. The caller drops the results of the added rows."""
     return {name: padded(name, array, rows, length) for name, array in batch.items()}
 
 
 def padded(name: str, array: NDArray[Any], rows: int, length: int) -> NDArray[Any]:
-    """Return one input of a batch with added rows of one token and added columns of padding.
+    """Return the input `name` of a batch, padded with zeros to [rows, length].
 
-    The mask of an added row begins with 1, because softmax of a row without any token is undefined.
+    In the attention mask, an added row begins with 1, because the softmax of a row without tokens is undefined.
     """
     if array.shape == (rows, length):
         return array

@@ -1,4 +1,7 @@
-"""A cascade of two models: the second one runs only the rows of which the first one is not sure."""
+"""A cascade of two models: the second one runs only the rows that the first one is not sure of.
+
+The first stage is sure of a row if the margin of its two highest logits reaches a threshold.
+"""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -17,18 +20,21 @@ SHARING = ("threads", "callers", "spin")
 
 @dataclass(frozen=True)
 class FirstStage:
-    """The first stage: what opens it, and the margin of its two highest logits from which its answer counts."""
+    """The first stage of a cascade: the function that opens its runtime, and its threshold.
+
+    Rows whose margin is below the threshold are passed on to the second stage.
+    """
 
     opener: Callable[..., AbstractContextManager[Infer]]
     threshold: float
 
     def open(self, choices: dict[str, Any]) -> AbstractContextManager[Infer]:  # arguments of different types
-        """Open it beside a second stage with these arguments of `open_runtime`."""
+        """Open the runtime of the first stage. `choices` are the arguments of `open_runtime` for the second stage."""
         return self.opener(**{name: value for name, value in choices.items() if name in SHARING})
 
 
 def in_stages(first: Infer, second: Infer, threshold: float) -> Infer:
-    """Return the function that runs a batch through the first stage, and its unsure rows through the second."""
+    """Return an `infer` that runs `first` on a batch, and `second` on the rows that `first` is not sure of."""
 
     def infer(batch: Batch) -> Logits:
         logits = np.array(first(batch))
@@ -41,11 +47,11 @@ def in_stages(first: Infer, second: Infer, threshold: float) -> Infer:
 
 
 def passed_on(logits: Logits, threshold: float) -> NDArray[np.bool_]:
-    """Return which rows the first stage passes on, bool [rows]; those whose logits are not numbers are among them."""
+    """Return which rows the first stage passes on to the second, bool [rows]. Rows with NaN logits are among them."""
     return ~(margins(logits) >= threshold)
 
 
 def selected(batch: Batch, rows: NDArray[np.int64]) -> Batch:
-    """Return some rows of a batch, without the positions at the end that are padded in all of them."""
+    """Return the given rows of a batch, without the positions at the end that are padding in all of these rows."""
     longest = int(batch["attention_mask"][rows].sum(axis=1).max())
     return {name: np.ascontiguousarray(values[rows, :longest]) for name, values in batch.items()}

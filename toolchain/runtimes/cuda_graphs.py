@@ -1,7 +1,7 @@
-"""CUDA graphs for PyTorch: the work of each bucket is captured once and replayed, one launch instead of hundreds.
+"""CUDA graphs for PyTorch: the kernels of each bucket are captured once and replayed with one launch per batch.
 
-A batch is padded to its bucket and copied into the tensors that were captured; its logits are read before anything else
-runs. This follows docs.pytorch.org, "CUDA semantics", section "CUDA Graphs".
+A batch is padded to its bucket and copied into the input tensors of the captured graph. Its logits are copied out
+before the next replay overwrites them. This follows docs.pytorch.org, "CUDA semantics", section "CUDA Graphs".
 """
 
 from collections import OrderedDict
@@ -34,7 +34,7 @@ Capture = Callable[[Work], tuple[Callable[[], None], "torch.Tensor"]]
 
 @dataclass(frozen=True)
 class CapturedBucket:
-    """One bucket: its inputs by name, int32, the function that replays its work, and its logits, float32."""
+    """The captured graph of one bucket: its input tensors (int32), a function that replays it, and its logits."""
 
     inputs: "dict[str, torch.Tensor]"
     replay: Callable[[], None]
@@ -42,17 +42,21 @@ class CapturedBucket:
 
 
 class GraphRunner:
-    """Runs batches of any shape through captured graphs of a few shapes."""
+    """Runs batches of any shape: it pads each to a bucket, and captures a CUDA graph for each bucket on first use."""
 
     def __init__(
         self, logits: "Callable[[dict[str, torch.Tensor]], torch.Tensor]", place: str, capture: Capture, longest: int
     ) -> None:
-        """Take the function from inputs to logits, its device, the capture, and the model's largest length."""
+        """Store the arguments; nothing is captured yet.
+
+        `logits` maps inputs to logits on the device `place`, `capture` captures such work (see `cuda_capture`), and
+        `longest` is the largest length in tokens that the model takes.
+        """
         self._logits, self._place, self._capture, self._longest = logits, place, capture, longest
         self._kept: OrderedDict[tuple[int, int], CapturedBucket] = OrderedDict()
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
-        """Return the logits of a batch, float32 [batch, classes]; the device is idle then."""
+        """Return the logits of a batch, float32 [batch, classes]. The device is idle when it returns."""
         import torch
 
         rows, length = batch["input_ids"].shape
@@ -82,9 +86,9 @@ class GraphRunner:
 
 
 def cuda_capture(place: str) -> Capture:
-    """Return a function that captures work on `cuda:N`, into graphs that share one memory pool.
+    """Return a function that captures GPU work on `cuda:N` as a CUDA graph. All its graphs share one memory pool.
 
-    The returned function raises MachineError if the work waits for the device on its way, which no graph can hold.
+    The returned function raises MachineError if the work cannot be captured, for example because it waits for the GPU.
     """
     import torch
 

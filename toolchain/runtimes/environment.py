@@ -1,4 +1,4 @@
-"""The environment of a result: versions, processor and GPU of this machine. None stands for what is missing."""
+"""The environment of a result: versions of packages, processor and GPU of this machine. None means not present."""
 
 import importlib.metadata
 import platform
@@ -38,7 +38,7 @@ EXACT_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8"}
 
 
 class GpuFacts(TypedDict):
-    """Facts about the first GPU; `reason` says why they are None."""
+    """Driver version, CUDA version and name of the first GPU; if they are None, `reason` says why."""
 
     driver: str | None
     cuda: str | None
@@ -47,7 +47,7 @@ class GpuFacts(TypedDict):
 
 
 def version_of(package: str) -> str | None:
-    """Return the installed version of a distribution, or None if it is not installed."""
+    """Return the installed version of a Python package, or None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -55,7 +55,7 @@ def version_of(package: str) -> str | None:
 
 
 def tensorrt_version() -> str | None:
-    """Return the version of TensorRT, from the first of its packages that is installed, or None."""
+    """Return the version of the first TensorRT package that is installed, or None without any."""
     return next(filter(None, map(version_of, ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"))), None)
 
 
@@ -70,7 +70,7 @@ def cpu_name() -> str:
 
 
 def cpu_flags() -> frozenset[str]:
-    """Return the flags of the first processor in /proc/cpuinfo; an empty set if the file has none."""
+    """Return the feature flags of the first processor in /proc/cpuinfo, such as `avx2`; empty if it lists none."""
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
             return frozenset(next((line for line in file if line.startswith("flags")), "").split())
@@ -79,15 +79,15 @@ def cpu_flags() -> frozenset[str]:
 
 
 def saturates(flags: frozenset[str]) -> bool:
-    """Return whether the usual INT8 kernels of a processor with these flags of /proc/cpuinfo add products in 16 bits.
+    """Return whether the usual INT8 kernels on a processor with these flags may saturate, because they sum in 16 bits.
 
-    Only x86 processors have `avx2`.
+    This concerns x86 processors with AVX2 but without VNNI and AMX. `flags` are those of `cpu_flags`.
     """
     return "avx2" in flags and not EXACT_FLAGS & flags
 
 
 def gpu_facts() -> GpuFacts:
-    """Return driver, CUDA version and name of the first GPU from NVML, or the reason why they are unknown."""
+    """Return driver version, CUDA version and name of the first GPU from NVML, or the reason why they are unknown."""
     try:
         with nvml.open_nvml():
             driver, cuda = nvml.driver_versions()

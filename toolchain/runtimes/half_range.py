@@ -1,8 +1,11 @@
-"""The range of float16: the largest magnitude of each tensor of a graph over some rows, and what does not fit it.
+"""Which tensors of a graph exceed the range of float16: the largest magnitude of each tensor is measured on some rows.
 
 float16 holds numbers up to 65,504. A GPU stores larger ones as infinity, and an infinity soon becomes NaN: minus
-infinity times 0 in GELU, infinity minus infinity in LayerNorm. Small values are no reason to leave float16: it holds
-6e-8 in steps of 6e-8, and where that is too coarse for a model, its logits in float16 (graph/halves.py) show it.
+infinity times 0 in GELU, infinity minus infinity in LayerNorm. Small values are not checked: float16 holds multiples of
+6e-8, and if that is too coarse for a model, its logits in float16 show it.
+
+A typed graph is one with float16 tensors. "In halves" means that a CPU computes it in float32 and rounds every float16
+tensor to float16, as a GPU does (graph/halves.py).
 """
 
 from collections.abc import Iterator
@@ -29,38 +32,44 @@ MAX_SLOTS = 512
 
 @dataclass(frozen=True)
 class HalfRange:
-    """What the rows reached, without the limits of float16.
+    """The largest magnitudes that a graph computed on some rows in float32, where nothing overflows.
 
-    `largest`: tensor that a node computes -> largest |x|; of a typed graph, its float16 tensors only. `sums`: INT8 GEMM
-    with a scale per channel -> largest |sum| of its integer products, before it is scaled.
+    `largest` maps the name of each tensor that a node computes to its largest |x|; for a typed graph it has only the
+    float16 tensors. `sums` maps the name of each INT8 GEMM with a scale per channel to the largest |sum| of its integer
+    products, before the sum is scaled.
     """
 
     largest: dict[str, float]
     sums: dict[str, float]
 
     def beyond(self) -> list[LargeTensor]:
-        """Return the tensors that do not fit float16 with a margin of MARGIN, largest first."""
+        """Return the tensors whose largest |x| exceeds the float16 maximum divided by MARGIN, largest first."""
         worst = sorted(self.largest.items(), key=lambda item: -item[1])
         return [{"tensor": name, "amax": amax} for name, amax in worst if amax > MAX / MARGIN]
 
     def large_sums(self) -> list[LargeTensor]:
-        """Return the GEMMs whose integer sums exceed float16, largest first. Sums get no margin: none is refused."""
+        """Return the GEMMs whose integer sums exceed the float16 maximum, largest first.
+
+        There is no margin, because large sums only cause a warning.
+        """
         worst = sorted(self.sums.items(), key=lambda item: -item[1])
         return [{"tensor": name, "amax": amax} for name, amax in worst if amax > MAX]
 
 
 def describe_sums(sums: list[LargeTensor]) -> str:
-    """Return in words what is known about integer sums beyond float16, of a list that is not empty."""
+    """Return a warning about integer sums that exceed float16. `sums` has at least one GEMM, largest first."""
     return (
         f"integer sums of {counted(len(sums), 'GEMM')} exceed float16 "
         f"(up to {sums[0]['amax']:,.0f} at {sums[0]['tensor']}). "
-        "TensorRT-RTX gets them scaled; whether TensorRT stores them as float16 before it scales them, only a GPU "
-        "tells: toolchain accept, toolchain verify --backend trt"
+        "The graph for TensorRT-RTX avoids this. TensorRT overflows if it stores the sums as float16 before it scales "
+        "them. Only a GPU can show whether it does: run `toolchain accept` or `toolchain verify --backend trt` there"
     )
 
 
 def measure_range(model: ir.Model, tokens: Tokens) -> HalfRange:
-    """Run every row through a graph, float or typed, in float32; return what its tensors reached.
+    """Run every row through a graph in float32, and return the largest magnitudes of its tensors and integer sums.
+
+    The graph may be a float32 graph or a typed one.
 
     Raises:
         InputError: ONNX Runtime cannot run the graph on these rows.
@@ -81,10 +90,11 @@ def measure_range(model: ir.Model, tokens: Tokens) -> HalfRange:
 
 
 def rounding_errors(model: ir.Model, tokens: Tokens) -> dict[str, float]:
-    """Run every row through a typed graph in halves; return float16 tensor -> error of its rounding, in graph order.
+    """Run every row through a graph with float16 tensors; return tensor -> relative error of rounding it to float16.
 
-    The error is the root mean square of what the rounding changes, as a share of that of the values: about 3e-4 for
-    numbers that float16 holds well, 1 for those that become 0, and infinite or NaN for those that do not fit.
+    The graph runs in halves, and the tensors are in graph order. The error is the root mean square of the changes by
+    rounding, divided by that of the values. It is about 3e-4 for values in the normal range of float16, 1 for values
+    that are rounded to 0, and infinite or NaN for values that overflow.
 
     Raises:
         InputError: ONNX Runtime cannot run the graph on these rows.
@@ -103,9 +113,10 @@ def rounding_errors(model: ir.Model, tokens: Tokens) -> dict[str, float]:
 
 
 def fault_in_halves(model: ir.Model, tokens: Tokens) -> str | None:
-    """Return the first float16 tensor of a typed graph that is not finite in halves, in words; None if all are.
+    """Describe the first tensor of a typed graph that is NaN or infinite in float16; return None if all are finite.
 
-    Logits do not show each of them: a Q node turns infinity into 127 and NaN into an integer.
+    The graph runs in halves. The logits may be finite nevertheless: a QuantizeLinear node turns infinity into 127 and
+    NaN into some integer.
 
     Raises:
         InputError: ONNX Runtime cannot run the graph on these rows.
@@ -120,13 +131,17 @@ def fault_in_halves(model: ir.Model, tokens: Tokens) -> str | None:
 
 
 def coarsest_in_halves(model: ir.Model, tokens: Tokens) -> str:
-    """Return the float16 tensor of a typed graph that its rounding changes most, in words."""
+    """Return a description of the float16 tensor of a typed graph with the largest relative rounding error."""
     name, error = max(rounding_errors(model, tokens).items(), key=lambda item: item[1])
     return f"rounding to float16 changes the tensor {name} most, by {error:.2%}"
 
 
 def _run(model: ir.Model, names: list[str], tokens: Tokens) -> Iterator[Array]:
-    """Yield the scalars `names` of a graph, float64, for each batch of the rows."""
+    """Run the rows through a graph; yield for each batch the values of its scalar outputs `names`, float64 [names].
+
+    Raises:
+        InputError: ONNX Runtime cannot run the graph on these rows.
+    """
     # INT8 GEMMs compute in float32, and their weights become floats once, not in each batch.
     session = open_session(graph.message(model), literal=True)
     for rows in batches(tokens, max_slots=MAX_SLOTS):

@@ -1,8 +1,8 @@
-"""I/O binding: an ONNX Runtime session whose inputs and outputs stay on its device, in one set of buffers per shape.
+"""I/O binding: an ONNX Runtime session whose inputs and outputs are in buffers on the device, one set for each shape.
 
-Nothing is allocated for a shape that was seen before. With CUDA graphs, ONNX Runtime captures the work of each bucket
-on its first run and replays it later. Addresses and shapes must then be those of the capture, so batches are padded to
-their bucket. This follows onnxruntime.ai: "I/O Binding", and "Using CUDA Graphs" of the CUDA provider.
+Nothing is allocated for a shape that was seen before. With CUDA graphs, ONNX Runtime captures the kernels of a bucket
+on its first run and replays them later. A replay needs the addresses and shapes of the capture, so batches are padded
+to their bucket. This follows onnxruntime.ai: "I/O Binding", and "Using CUDA Graphs" of the CUDA provider.
 """
 
 from collections import OrderedDict
@@ -28,7 +28,7 @@ Shape = tuple[int, int]
 
 @dataclass(frozen=True)
 class Buffers:
-    """The buffers of one shape: inputs by name and logits on the device, their binding, and the options of its runs."""
+    """The device buffers of one shape (inputs by name, logits), their I/O binding, and the run options to use."""
 
     inputs: dict[str, Any]
     logits: Any
@@ -37,10 +37,13 @@ class Buffers:
 
 
 class BoundSession:
-    """A session and its buffers."""
+    """An ONNX Runtime session with buffers for the shapes that it has run."""
 
     def __init__(self, session: Any, device: str, *, graphs: bool = False) -> None:
-        """Take a session that computes on `device`, `cpu` or `cuda:N`; with `graphs`, it must have CUDA graphs on."""
+        """Wrap a session that runs on `device`, `cpu` or `cuda:N`.
+
+        With `graphs`, CUDA graphs are used; the session must have been created with them enabled.
+        """
         kind, _, number = device.partition(":")
         self._session, self._place, self._graphs = session, (kind, int(number or 0)), graphs
         self._names = [entry.name for entry in session.get_inputs()]
@@ -49,7 +52,7 @@ class BoundSession:
         self._kept: OrderedDict[Shape, Buffers] = OrderedDict()
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
-        """Return the logits of a batch, float32 [batch, *row]; the device is idle then."""
+        """Return the logits of a batch, float32 [batch, *row]. The device is idle when it returns."""
         rows, length = batch["input_ids"].shape
         shape = bucket(rows, length) if self._graphs else (rows, length)
         buffers = self._buffers(shape)

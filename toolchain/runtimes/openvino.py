@@ -1,8 +1,9 @@
 """OpenVINO on the CPU.
 
-It takes the graphs for CPUs as they are: MatMulIntegerToFloat becomes its own integer layer, and attention in float its
-fused kernel. Batch and length stay dynamic, so a new shape compiles kernels and not the model. A compiled model is kept
-in the user's cache under the digest of its graph, and loads from there in less than half the time.
+It runs the graphs for CPUs without changes: MatMulIntegerToFloat becomes an integer layer of OpenVINO, and attention in
+float32 becomes its fused kernel. Batch size and length are dynamic, so a new shape compiles only kernels, not the whole
+model. A compiled model is kept in the user's cache under the digest of its graph; loading it from there takes less than
+half the time.
 """
 
 import hashlib
@@ -38,13 +39,14 @@ FLOAT_QDQ = {"LP_TRANSFORMS_MODE": "NO"}
 
 
 def import_openvino() -> Any:
-    """Return the openvino module, prepared for calls from several threads.
+    """Import and return the openvino module, after a workaround for a deadlock between threads.
 
-    The first access to a tensor's data sets a static variable of its C++ binding, and releases Python's global lock
-    meanwhile. A second thread at the same place would hold that lock while it waits for the variable, for ever.
+    The first access to a tensor's data initialises a static variable in OpenVINO's C++ binding, and releases the GIL
+    meanwhile. A second thread that gets there would wait for the variable while it holds the GIL: a deadlock. So the
+    first access happens here, under a lock.
 
     Raises:
-        MachineError: it is not installed, or cannot be loaded.
+        MachineError: OpenVINO is not installed, or cannot be loaded.
     """
     try:
         import openvino
@@ -68,15 +70,16 @@ def open_openvino(
     spin: bool = True,
     digests: Mapping[str, str] | None = None,
 ) -> Iterator[Infer]:
-    """Yield `infer` of an ONNX graph, which may be called from several threads at once.
+    """Yield `infer`, a function that runs an ONNX graph on a batch. Several threads may call it at once.
 
-    `model` is the path of a graph, or its bytes. Each of `callers` calls at a time gets `threads` processors (None: all
-    that the process may use); more calls wait. With `digests`, no other file is read, and none with another digest.
-    `precision` and `spin` change nothing: what is not in INT8 is in float32, and no thread stays busy between runs.
+    `model` is the path of a graph, or its bytes. Up to `callers` calls run at the same time, each on `threads`
+    processors (None: all that the process may use); further calls wait. With `digests` (file name -> SHA-256), only
+    these files are read, and a file with another digest is refused. `precision` and `spin` have no effect: the graph
+    decides what is computed in INT8, all else is in float32, and no thread stays busy between runs.
 
     Raises:
         InputError: the graph cannot be loaded, or (from `infer`) it cannot run a batch.
-        MachineError: OpenVINO is not installed, or another device was asked for.
+        MachineError: OpenVINO is not installed, or `device` is not the CPU.
     """
     choose_device(device, cuda=False)
     held = [compile_graph(model, threads=threads, callers=callers, digests=digests)]
@@ -101,10 +104,10 @@ def open_openvino(
 
 
 def run_request(request: Any, model: Path | bytes, batch: Batch) -> NDArray[np.float32]:
-    """Return the logits of a batch, float32 [batch, classes], by a request of the compiled `model`.
+    """Run a batch with an inference request of a compiled model; return the logits, float32 [batch, classes].
 
     Raises:
-        InputError: it cannot run the batch, or inputs have different shapes, for which it computes some logits.
+        InputError: OpenVINO cannot run the batch, or the inputs differ in shape, which it would not report itself.
     """
     names = {name for port in request.model_inputs for name in port.names}
     try:
@@ -114,8 +117,8 @@ def run_request(request: Any, model: Path | bytes, batch: Batch) -> NDArray[np.f
         return np.array(found["logits"], np.float32)  # a copy, because the request uses its memory again
     except Exception as error:  # its plugin raises RuntimeError, and its binding other classes
         raise InputError(
-            f"{_name(model)}: OpenVINO cannot run it on this batch: {_reason(error)}. Give ids and lengths that it "
-            "takes."
+            f"{_name(model)}: OpenVINO cannot run it on this batch: {_reason(error)}. Check that its token ids "
+            "and its length are within the model's limits."
         ) from error
 
 
@@ -128,9 +131,10 @@ def compile_graph(
     profile: bool = False,
     **more: Any,
 ) -> Any:
-    """Return a graph compiled for this CPU, with `more` properties of OpenVINO; see `open_openvino`.
+    """Return the model that OpenVINO compiled from a graph for this CPU. For the arguments, see `open_openvino`.
 
-    With `profile` its requests time each kernel. A warning says so if an INT8 graph, or a part of it, runs in float32.
+    With `profile`, its requests time each kernel. `more` are further properties of OpenVINO. If quantized GEMMs of the
+    graph run in float32, a warning says so.
 
     Raises:
         InputError: the graph cannot be loaded.
@@ -151,7 +155,7 @@ def compile_graph(
 
 
 def _source(model: Path | bytes, digests: Mapping[str, str] | None) -> bytes | Path:
-    """Return the bytes of a graph, or its path if its weights are in a file of their own that nobody has to check.
+    """Return the bytes of a graph. If its weights are in a separate file and `digests` is None, return its path.
 
     Raises:
         InputError: a file is missing or differs from its digest.
@@ -164,7 +168,7 @@ def _source(model: Path | bytes, digests: Mapping[str, str] | None) -> bytes | P
 
 
 def _in_float32(source: bytes | Path) -> graph.Message:
-    """Return a graph whose float16 tensors are float32."""
+    """Return the bytes of a graph after its float16 tensors have been made float32."""
     from toolchain.graph.halves import to_float
 
     model = graph.load(source)
@@ -173,9 +177,9 @@ def _in_float32(source: bytes | Path) -> graph.Message:
 
 
 def _load(source: bytes | Path, name: str, fixed: Mapping[str, Any], spread: Mapping[str, int], *, cached: bool) -> Any:
-    """Return the compiled model, from the cache if it is there.
+    """Return the compiled model. With `cached`, read it from the user's cache, or compile it and save it there.
 
-    It depends on the properties `fixed`; those of `spread` are set when it is loaded.
+    A cached model is valid for one set of the properties `fixed`. The properties `spread` are set when it is loaded.
     """
     ov = import_openvino()
     core, properties = ov.Core(), {**fixed, **spread}
@@ -189,14 +193,14 @@ def _load(source: bytes | Path, name: str, fixed: Mapping[str, Any], spread: Map
         try:
             return core.import_model(data, "CPU", properties)
         except RuntimeError as error:
-            log.info("%s: OpenVINO cannot read it (%s), so the model is compiled again", file, first_line(error))
+            log.info("%s: OpenVINO cannot read this cached model (%s) and compiles it again", file, first_line(error))
     compiled = _compiled(core, source, name, properties)
     write_cached(file, compiled.export_model().getvalue())
     return compiled
 
 
 def _compiled(core: Any, source: bytes | Path, name: str, properties: Mapping[str, Any]) -> Any:
-    """Return the compiled model.
+    """Compile a graph, given as bytes or a path, and return the compiled model. Messages call the graph `name`.
 
     Raises:
         InputError: OpenVINO cannot load the graph.
@@ -215,7 +219,7 @@ def _compiled(core: Any, source: bytes | Path, name: str, properties: Mapping[st
 
 
 def _say_what_is_in_float(source: bytes | Path, compiled: Any, name: str, *, in_float: bool) -> None:
-    """Warn if GEMMs that a graph has in INT8 or FP8 run in float32."""
+    """Log a warning if OpenVINO computes GEMMs in float32 that the graph has in INT8 or FP8."""
     model = graph.load(source)
     wanted = len(quantized_gemms(model))
     left = wanted - integer_gemms(compiled, model)
@@ -223,7 +227,7 @@ def _say_what_is_in_float(source: bytes | Path, compiled: Any, name: str, *, in_
     level = logging.DEBUG if name == IN_MEMORY else logging.WARNING
     if wanted and in_float:
         why = "its INT8 kernels are not exact on this CPU, which has neither VNNI nor AMX"
-        log.log(level, "%s: OpenVINO runs it in float32, because %s. For INT8: --backend ort.", name, why)
+        log.log(level, "%s: OpenVINO runs it in float32, because %s. Use --backend ort for INT8.", name, why)
     elif left > 0:
         log.log(level, "%s: OpenVINO runs %d of its %d quantized GEMMs in float32.", name, left, wanted)
 
@@ -233,6 +237,6 @@ def _name(model: Path | bytes) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Return the last line of an error, before which OpenVINO lists places in its code."""
+    """Return the last line of an error's message. The lines before it are locations in OpenVINO's source code."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if lines else type(error).__name__).rstrip(".")

@@ -1,4 +1,4 @@
-"""The kernels of a model that OpenVINO compiled: names, types, and the ONNX nodes that each was made from.
+"""The kernels of a model that OpenVINO compiled: their names and types, and the ONNX nodes that each one computes.
 
 Source: `CompiledModel.get_runtime_model` and the keys of its nodes (openvino/runtime/exec_model_info.hpp).
 """
@@ -35,10 +35,11 @@ CONVERSIONS = {
 
 @dataclass(frozen=True)
 class Kernel:
-    """One kernel: its name, its type, and the names of the kernels that read its outputs.
+    """One kernel: its name, its layer type, and the names of the kernels that read its outputs (`readers`).
 
-    `implementation` ends with the type in which it computes, such as `brgemm_avx512_i8`. `made_from` are names of ONNX
-    nodes, and of nodes that OpenVINO made itself.
+    `implementation` is OpenVINO's name for the code of the kernel, which ends with the number type, such as
+    `brgemm_avx512_i8`. `made_from` are the names of the nodes that it computes: ONNX nodes, and nodes that OpenVINO
+    added.
     """
 
     name: str
@@ -49,12 +50,12 @@ class Kernel:
 
     @property
     def is_gemm(self) -> bool:
-        """Whether it computes one GEMM."""
+        """Whether the kernel computes exactly one GEMM."""
         return self.type in GEMMS
 
     @property
     def in_integers(self) -> bool:
-        """Whether it computes in integers."""
+        """Whether the kernel computes with int8 or uint8 numbers."""
         return self.implementation.lower().endswith(("_i8", "_u8"))
 
 
@@ -75,7 +76,7 @@ def kernels_of(compiled: Any) -> Iterator[Kernel]:
 
 
 def integer_gemms(compiled: Any, model: ir.Model) -> int:
-    """Return the number of GEMMs that a compiled model of a graph computes in integers."""
+    """Return how many GEMMs OpenVINO computes in integers. `compiled` was compiled from the graph `model`."""
     wanted = quantized_gemms(model)
     integers = [one for one in kernels_of(compiled) if one.in_integers]
     attentions = sum(one.type == GENERATED and not wanted.isdisjoint(one.made_from) for one in integers)
@@ -83,9 +84,10 @@ def integer_gemms(compiled: Any, model: ir.Model) -> int:
 
 
 def float_gemms(compiled: Any, model: ir.Model) -> set[str]:
-    """Return the names of the quantized GEMMs of a graph that a compiled model of it computes in float32.
+    """Return the names of the quantized GEMMs of a graph that the compiled model computes in float32.
 
-    OpenVINO keeps the name of a float GEMM, but not that of every integer one, nor of GEMMs inside its attention.
+    They are found by the names of float kernels, because OpenVINO does not keep the name of every integer GEMM, nor of
+    the GEMMs inside its attention kernels.
     """
     wanted = quantized_gemms(model)
     if not integer_gemms(compiled, model):
@@ -95,7 +97,7 @@ def float_gemms(compiled: Any, model: ir.Model) -> set[str]:
 
 
 def quantized_gemms(model: ir.Model) -> set[str]:
-    """Return the names of the GEMMs of a graph that read integers, or dequantized values on both sides."""
+    """Return the names of the quantized GEMMs of a graph: both operands are integers or come from DequantizeLinear."""
     pairs = (node for node in graph.nodes(model, "MatMul", "Gemm") if all(map(_is_dequantized, node.inputs[:2])))
     return {str(node.name) for node in (*pairs, *graph.nodes(model, INTEGER_MATMUL))}
 

@@ -1,8 +1,8 @@
 """ONNX Runtime on the CPU or on CUDA.
 
-On CUDA, a fall-back to the CPU is an error, whether of a whole session or of a node that computes. ONNX Runtime always
-places nodes that compute shapes, such as the Shape before a position table, on the CPU, so its own option
-`session.disable_cpu_ep_fallback` would refuse every graph with a dynamic length.
+On CUDA, a fallback to the CPU is an error, whether it concerns the whole session or a single node of
+COMPUTE_OPERATORS. ONNX Runtime's own option `session.disable_cpu_ep_fallback` is too strict: ONNX Runtime always places
+nodes that compute shapes on the CPU, so the option would refuse every graph with a dynamic length.
 """
 
 import logging
@@ -72,7 +72,7 @@ COMPUTE_OPERATORS = {
 
 
 def import_onnxruntime() -> Any:
-    """Return the onnxruntime module.
+    """Import and return the onnxruntime module, with its own log switched off.
 
     Raises:
         MachineError: neither its CPU package nor its GPU package is installed.
@@ -89,9 +89,9 @@ def import_onnxruntime() -> Any:
 
 
 def has_gpu() -> bool:
-    """Return whether this ONNX Runtime can use a GPU: its package has the CUDA provider, and there is a GPU.
+    """Return whether ONNX Runtime can use a GPU here: it has the CUDA provider, and the machine has a GPU.
 
-    The package for CUDA lists its provider on any machine.
+    The provider alone proves nothing, because the CUDA package lists it on machines without a GPU too.
     """
     return CUDA in import_onnxruntime().get_available_providers() and has_cuda_gpu()
 
@@ -109,23 +109,23 @@ def open_session(
     digests: Mapping[str, str] | None = None,
     literal: bool = False,
 ) -> "onnxruntime.InferenceSession":
-    """Return a session that runs on `device`, after checking that it does.
+    """Return an ONNX Runtime session for a graph. It is checked that the session really runs on `device`.
 
     Args:
         model: the path of a graph, or its bytes.
         device: `auto`, `cpu` or `cuda[:N]`.
-        optimised: a file to write the optimised graph to.
-        profile: the beginning of a file's name; ONNX Runtime's profiler is on until `end_profiling` is called.
-        threads: processors to run on; None means all that the process may use.
+        optimised: a file to write the optimised graph to, if given.
+        profile: prefix of the file for ONNX Runtime's profile. If given, the profiler runs until `end_profiling`.
+        threads: number of threads; None means one for each processor that the process may use.
         spin: keep the threads busy between runs, which is faster if nothing else needs the processors.
-        cuda_graphs: capture and replay the work of runs whose options have a `gpu_graph_id` (io_binding.py).
+        cuda_graphs: enable CUDA graphs for runs whose options have a `gpu_graph_id` (io_binding.py).
         halves: round float16 tensors to float16 on the CPU, which otherwise computes them in float32 (graph/halves.py).
-        digests: file of the model's folder -> SHA-256; if given, no other file is read, and none with another digest.
-        literal: compute Q/DQ nodes and GEMMs one by one, in float, and move no Q node to where a tensor is the same.
+        digests: file in the model's folder -> SHA-256. If given, other files, or files with other digests, are refused.
+        literal: compute the graph as written: Q/DQ nodes and GEMMs are not fused into integer kernels, or moved.
 
     Raises:
         InputError: the graph cannot be loaded.
-        MachineError: the provider for `device` is missing, or it fell back.
+        MachineError: ONNX Runtime lacks the provider for `device`, or falls back to another one.
     """
     place, name, in_memory = choose_device(device, cuda=has_gpu()), _name(model), isinstance(model, bytes)
     if digests is not None and isinstance(model, Path):
@@ -148,7 +148,10 @@ def open_session(
 
 
 def _options(threads: int | None, *, spin: bool, listed_only: bool) -> Any:
-    """Return the options that every session has; with `listed_only`, it reads no file that a graph names."""
+    """Return the session options that every session has.
+
+    With `listed_only`, ONNX Runtime reads no file that a graph refers to; weights must then be given in memory.
+    """
     options = import_onnxruntime().SessionOptions()
     options.intra_op_num_threads = threads or cpu_threads()
     options.log_severity_level = FATAL
@@ -177,7 +180,10 @@ def _in_halves(model: Path | bytes) -> graph.Message:
 
 
 def _write_optimised(model: Path | bytes, options: Any, file: Path) -> None:
-    """Let the session write its optimised graph to a file, and its weights beside it if the model's are so."""
+    """Set the options so that the optimised graph is written to a file.
+
+    Its weights go to a separate file beside it if the model's weights are in a separate file too.
+    """
     options.optimized_model_filepath = str(file)
     outside = getattr(model, "weights", {}) if isinstance(model, bytes) else graph.files_of(model)[1:]
     if outside:
@@ -185,7 +191,9 @@ def _write_optimised(model: Path | bytes, options: Any, file: Path) -> None:
 
 
 def _load(model: Path | bytes, options: Any, provider: Any, name: str) -> Any:
-    """Return a session of the graph; messages call it `name`.
+    """Create a session for a graph. Messages call the graph `name`.
+
+    On a CPU, a graph that does not load with exact INT8 kernels is loaded again with float32 kernels, with a warning.
 
     Raises:
         InputError: the graph cannot be loaded.
@@ -216,16 +224,16 @@ def _load(model: Path | bytes, options: Any, provider: Any, name: str) -> Any:
 
 
 def _keeping(session: Any, values: list[Any]) -> Any:
-    """Return the session, which from now on keeps weights alive that it reads in their own place."""
+    """Return the session with a reference to `values`, the weights that it reads in place, which must not be freed."""
     session.weights = values
     return session
 
 
 def _refuse_fallback(session: Any, device: str, provider: str) -> None:
-    """Refuse a session that runs on another provider than asked, as a whole or in part.
+    """Refuse a session that runs, entirely or in part, on another provider than the requested one.
 
     Raises:
-        MachineError: the message names the other provider or the first such node.
+        MachineError: the session does so; the message names the other provider, or the first node that runs on the CPU.
     """
     if session.get_providers()[0] != provider:
         raise MachineError(
@@ -237,16 +245,16 @@ def _refuse_fallback(session: Any, device: str, provider: str) -> None:
     session.disable_fallback()  # otherwise a run that fails is repeated on the CPU
     if left := compute_nodes_on_cpu(session):
         raise MachineError(
-            f"--device {device}: ONNX Runtime lacks a CUDA kernel for {len(left)} nodes that compute, the first is "
+            f"--device {device}: ONNX Runtime has no CUDA kernel for {len(left)} nodes that compute, such as "
             f"{left[0]}. Update onnxruntime-gpu, or choose --device cpu."
         )
 
 
 def cuda_options(place: str, *, graphs: bool = False) -> dict[str, str]:
-    """Return the CUDA provider's options for `cuda:N`.
+    """Return the options of the CUDA provider for the device `cuda:N`. With `graphs`, CUDA graphs are enabled.
 
-    FP32 is not replaced by TF32, LayerNorms sum in float32, and the memory arena grows by the requested size instead of
-    powers of two.
+    TF32 is off, LayerNorms sum in float32, and the memory arena grows by the requested size instead of by powers of
+    two.
     """
     return {
         "device_id": place.partition(":")[2],
@@ -258,9 +266,10 @@ def cuda_options(place: str, *, graphs: bool = False) -> dict[str, str]:
 
 
 def compute_nodes_on_cpu(session: Any) -> list[str]:
-    """Return type and name of the nodes that compute and were placed on the CPU; none before onnxruntime 1.24.
+    """Return the type and name of each node of COMPUTE_OPERATORS that ONNX Runtime placed on the CPU.
 
-    The session must have been created with `session.record_ep_graph_assignment_info`; earlier releases lack it.
+    The session must have been created with `session.record_ep_graph_assignment_info`. Before onnxruntime 1.24 the
+    placement is unknown, and the list is empty.
     """
     if not hasattr(session, "get_provider_graph_assignment_info"):
         return []
@@ -270,9 +279,9 @@ def compute_nodes_on_cpu(session: Any) -> list[str]:
 
 
 def cannot_run(model: Path | bytes, error: Exception) -> InputError:
-    """Return the error to raise if a session fails on a batch; onnxruntime's exceptions have no common base class."""
+    """Return the InputError to raise when a session of `model` fails on a batch with the exception `error`."""
     why = first_line(error).rstrip(".")
-    advice = "Give ids and lengths that the graph takes"
+    advice = "Check that its token ids and its length are within the model's limits"
     return InputError(f"{_name(model)}: ONNX Runtime cannot run it on this batch: {why}. {advice}.")
 
 
@@ -293,21 +302,21 @@ def open_ort(
     halves: bool = False,
     digests: Mapping[str, str] | None = None,
 ) -> Iterator[Infer]:
-    """Yield `infer` of an ONNX graph.
+    """Yield `infer`, a function that runs an ONNX graph on a batch.
 
-    `precision` and `callers` change nothing: on a CPU any number of threads may call `infer`. For the other arguments,
-    see `open_session`. On a GPU, inputs and logits have buffers there, and with `cuda_graphs` each bucket is captured.
+    `precision` and `callers` have no effect: on a CPU any number of threads may call `infer`. For other arguments, see
+    `open_session`. On a GPU, inputs and logits have buffers there, and `cuda_graphs` captures each bucket.
 
     Raises:
         InputError: the graph cannot be loaded, or (from `infer`) it cannot run a batch.
-        MachineError: it would run on another device than asked.
-        UsageError: CUDA graphs were asked for on a CPU, or emulated float16 on a GPU.
+        MachineError: ONNX Runtime cannot run the graph on this device.
+        UsageError: `cuda_graphs` is set for a CPU, or `halves` for a GPU.
     """
     place = choose_device(device, cuda=has_gpu())
     if cuda_graphs and place == "cpu":
         raise UsageError("--cuda-graphs: a CPU has no CUDA graphs. Leave the option out, or choose --device cuda.")
     if halves and place != "cpu":
-        raise UsageError(f"--halves: {place} computes float16 itself. Leave it out, or choose --device cpu.")
+        raise UsageError(f"--halves: {place} computes float16 itself. Leave --halves out, or choose --device cpu.")
     choices: dict[str, Any] = {"cuda_graphs": cuda_graphs, "threads": threads, "spin": spin, "halves": halves}
     session = open_session(model, device=place, digests=digests, **choices)
     names = {entry.name for entry in session.get_inputs()}
@@ -319,7 +328,7 @@ def open_ort(
         run = runs[0]
         if right_padded and (np.diff(batch["attention_mask"], axis=1) > 0).any():
             raise InputError(
-                f"{_name(model)}: takes only rows that are padded on the right. Pad them there, or run model.onnx."
+                f"{_name(model)}: takes only rows that are padded on the right. Pad on that side, or run model.onnx."
             )
         try:
             return run({name: array for name, array in batch.items() if name in names})

@@ -1,7 +1,8 @@
-"""ONNX Runtime's TensorRT provider: it builds and caches engines of the typed graph itself.
+"""ONNX Runtime's TensorRT provider, which builds and caches engines itself from a typed graph.
 
-It is a comparison for our own engines. A graph that the provider would run only in part is refused, because a figure
-measured on such a mixture would say nothing about TensorRT.
+It serves as a comparison for the engines that this toolchain builds. If the provider can run only a part of a graph,
+the graph is refused, because a figure measured on a mixture of providers would say nothing about TensorRT. A typed
+graph states the type of each tensor, such as float16.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,11 +32,12 @@ CACHE = Path("engines/build/.ort-trt")
 
 @contextmanager
 def open_ort_trt(model: Path, *, device: str = "cuda:0", precision: str = "fp32") -> Iterator[Infer]:
-    """Yield `infer` of a typed graph on the TensorRT provider, without any other provider.
+    """Yield `infer`, a function that runs a typed graph on a batch, with the TensorRT provider alone.
 
     Raises:
         InputError: the provider cannot run the whole graph.
-        MachineError: this ONNX Runtime lacks the TensorRT provider, or cannot load it, or the GPU lacks the precision.
+        MachineError: this ONNX Runtime lacks the TensorRT provider, the provider cannot be loaded, or the GPU has no
+            units for the precision.
     """
     ort = import_onnxruntime()
     if PROVIDER not in ort.get_available_providers():
@@ -67,10 +69,10 @@ def open_ort_trt(model: Path, *, device: str = "cuda:0", precision: str = "fp32"
 
 
 def provider_options(device: str, precision: str, inputs: Sequence[str]) -> dict[str, str]:
-    """Return the provider's options: one profile, caches, and permission for the types of the graph.
+    """Return the provider's options: one optimisation profile, caches, and the number types that it may use.
 
-    Without a profile, it would build a new engine whenever a batch exceeds the shapes seen so far, even within a
-    measurement window.
+    `inputs` are the names of the graph's inputs. Without a profile, the provider would build a new engine whenever a
+    batch exceeds the shapes seen so far, even during a measurement.
     """
     CACHE.mkdir(parents=True, exist_ok=True)
     shapes = {"min": (1, 1), "opt": (32, 64), "max": (MOST_ROWS, MOST_TOKENS)}
@@ -92,7 +94,7 @@ def provider_options(device: str, precision: str, inputs: Sequence[str]) -> dict
 
 
 def input_names(model: Path) -> list[str]:
-    """Return the names of a graph's inputs, read from the file, because opening a session needs them."""
+    """Return the names of a graph's inputs from its file. They are needed before a session exists."""
     return [str(value.name) for value in graph.load(model).graph.inputs]
 
 
@@ -107,7 +109,8 @@ def _session(ort: Any, model: Path, device: str, precision: str) -> Any:
         session = ort.InferenceSession(str(model), options, providers=[provider])
     except Exception as error:  # onnxruntime raises classes of its own binding, with no common base
         raise InputError(
-            f"{model}: the TensorRT provider cannot run the whole graph: {first_line(error)}. See --backend trt."
+            f"{model}: the TensorRT provider cannot run the whole graph: {first_line(error)}. "
+            "Build an engine instead, and run it with --backend trt."
         ) from error
     if session.get_providers()[0] != PROVIDER:
         raise MachineError(

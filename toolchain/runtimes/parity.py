@@ -1,4 +1,4 @@
-"""Parity: the differences of a graph's logits from those of its checkpoint, on sentences of different lengths."""
+"""Parity: how far a graph's logits differ from those of its checkpoint in PyTorch, on sentences of many lengths."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,7 +18,11 @@ MIXED_SLOTS = 512
 
 @dataclass(frozen=True)
 class Parity:
-    """Differences from the reference over the compared rows; `label_agreement` is a share, 0 to 1."""
+    """The differences of a candidate's logits from the reference's over the compared rows.
+
+    `label_agreement` is the fraction of rows with the same label. `largest_logit` is the largest |logit| of the
+    reference. `finite` is False if a logit is NaN or infinite.
+    """
 
     rows: int
     max_abs_logit_difference: float
@@ -28,7 +32,7 @@ class Parity:
     finite: bool
 
     def to_json(self) -> ParityRecord:
-        """Return the record that bundle.json holds."""
+        """Return the differences as a record for bundle.json."""
         return {
             "rows": self.rows,
             "max_abs_logit_difference": self.max_abs_logit_difference,
@@ -40,11 +44,11 @@ class Parity:
 
 
 def probe_batches(tokens: Tokens, *, longest: int | None = None) -> Iterable[Batch]:
-    """Yield each row alone, then all rows in one batch with 5 more padded positions and a last row of padding only.
+    """Yield batches that test a graph: each row alone, then all rows together with an extra row of padding only.
 
-    No batch is longer than `longest` tokens, which the model may have positions for.
-
-    If the model takes only rows of equal length, the rows of each length make a batch instead.
+    The batch of all rows is padded to 5 positions more than its longest row, but not beyond `longest` tokens, the
+    largest length that the model takes. If a model takes only rows of equal length in a batch, that batch is replaced
+    by batches of the rows of each length.
     """
     for index in range(len(tokens)):
         yield tokens.batch(np.array([index]))
@@ -65,15 +69,15 @@ def compare(
     decide: Callable[[Logits], Values],
     longest: int | None = None,
 ) -> Parity:
-    """Run both on the probe batches; return the differences of `candidate` from `reference`.
+    """Run `reference` and `candidate` on the probe batches; return the differences of the candidate's logits.
 
-    `decide` is that of the model's head. Rows without labels count as agreeing.
+    `decide` turns logits into predictions (`Head.decide`). If predictions are numbers, all rows count as agreeing.
 
-    A row without any real token is not compared, because its logits are undefined. They must be finite, unless those of
-    the reference are not: a model that divides by the number of tokens has none for it.
+    A row without any real token is not compared, because its logits are undefined. The candidate's must be finite,
+    however, if the reference's are. (A model that divides by the number of tokens computes NaN for such a row.)
 
     Raises:
-        GateError: the logits of both have other shapes.
+        GateError: the candidate's logits have another shape than the reference's.
     """
     differences, agreements, largest, finite = [], [], 0.0, True
     for batch in probe_batches(tokens, longest=longest):
@@ -86,8 +90,8 @@ def compare(
         largest = max(largest, float(np.abs(expected).max()))
         if found.shape[1:] != expected.shape[1:] or len(found) != len(batch["attention_mask"]):
             raise GateError(
-                f"for {len(batch['attention_mask'])} rows the graph returns logits of shape {list(found.shape)}, and "
-                f"PyTorch of shape {list(expected.shape)}. Report the model's architecture as a bug of the export."
+                f"for {len(batch['attention_mask'])} rows the graph returns logits of shape {list(found.shape)}, but "
+                f"PyTorch returns {list(expected.shape)}. Report this with the model's architecture."
             )
         differences.append(np.abs(found[real] - expected).ravel())
         agreed = same(decide(found[real]), decide(expected))
@@ -97,16 +101,18 @@ def compare(
 
 
 def check(parity: Parity, *, where: str, atol: float) -> Parity:
-    """Return `parity` if it is finite and within `atol`.
+    """Return `parity` if the candidate's logits are finite and differ from the reference's by at most `atol`.
 
     Raises:
-        GateError: a logit is not finite, or differs by more. The message begins with `where`.
+        GateError: a logit is not finite, or differs by more than `atol`. The message begins with `where`.
     """
     if not parity.finite:
-        raise GateError(f"{where}: computes NaN or infinity on a probe sentence. Report the model's architecture.")
+        raise GateError(
+            f"{where}: computes NaN or infinity on a probe sentence. Report this with the model's architecture."
+        )
     if parity.max_abs_logit_difference > atol:
         raise GateError(
             f"{where}: logits differ from PyTorch by {parity.max_abs_logit_difference:.2g}, more than {atol:g}. "
-            "Run the checkpoint in PyTorch (--backend torch), and report its architecture."
+            "Run the checkpoint in PyTorch instead (--backend torch), and report this with the model's architecture."
         )
     return parity

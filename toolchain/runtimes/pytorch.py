@@ -1,4 +1,4 @@
-"""PyTorch: it runs the checkpoint itself, the reference for every other backend."""
+"""The PyTorch runtime: it runs the checkpoint itself, with which every other backend is compared."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,24 +31,25 @@ def open_torch(
     compiled: bool = False,
     cuda_graphs: bool = False,
 ) -> Iterator[Infer]:
-    """Yield `infer` of the checkpoint.
+    """Yield `infer`, a function that runs a checkpoint on a batch in PyTorch.
 
     Args:
         source: the checkpoint.
         device: `auto`, `cpu` or `cuda[:N]`.
         precision: fp32; bf16 or fp16, to which the weights are cast; int8 or fp8, quantized by torchao.
-        attention: a name of runtimes/attention.py; None means the model's default.
-        compiled: compile with torch.compile, for dynamic shapes.
-        cuda_graphs: capture each bucket once and replay it (cuda_graphs.py).
+        attention: a kind that runtimes/attention.py describes; None means the model's default.
+        compiled: compile the model with torch.compile, for dynamic shapes.
+        cuda_graphs: capture a CUDA graph for each bucket and replay it (cuda_graphs.py).
 
     Raises:
-        MachineError: this machine lacks the attention, the precision or a compiler.
-        UsageError: PyTorch does not support the precision or the attention, or the options exclude each other.
+        MachineError: this machine lacks a kernel for the attention or the precision, or a compiler.
+        UsageError: the precision or the attention is not one for PyTorch, or two options exclude each other.
     """
     if attention not in (None, *PADDED) and (compiled or cuda_graphs):
         flag = "--compile" if compiled else "--cuda-graphs"
         raise UsageError(
-            f"{flag}: not with --attention {attention}, whose batches all differ in shape. Choose --attention sdpa."
+            f"{flag}: cannot be combined with --attention {attention}, whose batches all differ in shape. "
+            "Choose --attention sdpa."
         )
     with open_module(source, device=device, precision=precision, attention=attention) as module:
         if compiled:
@@ -74,7 +75,7 @@ def open_torch(
 
 @contextmanager
 def _compiler_errors(*, compiled: bool) -> Iterator[None]:
-    """Turn an exception of the compiler into one that names the option.
+    """Run the body; turn an exception of torch.compile into a MachineError that names `--compile`.
 
     Raises:
         MachineError: torch.compile failed.
@@ -93,7 +94,7 @@ def _compiler_errors(*, compiled: bool) -> Iterator[None]:
 
 
 def _longest(source: Source) -> int:
-    """Return the largest length in tokens that CUDA graphs are captured for."""
+    """Return the largest length in tokens for which CUDA graphs are captured: the model's limit, or 512 without one."""
     return source.facts.longest or 512
 
 
@@ -101,11 +102,13 @@ def _longest(source: Source) -> int:
 def open_module(
     source: Source, *, device: str = "auto", precision: str = "fp32", attention: str | None = None
 ) -> Iterator["torch.nn.Module"]:
-    """Yield the module on its device, for `forward`. At the end its weights are freed, even if a caller keeps it.
+    """Load a checkpoint as a module on a device, ready for `forward`, and yield it.
+
+    At the end its weights are freed, even if a caller still has the module.
 
     Raises:
-        MachineError: the precision needs torchao, which is missing or lacks a kernel.
-        UsageError: PyTorch does not support the precision.
+        MachineError: the precision needs torchao, which is missing or lacks a kernel for this device.
+        UsageError: the precision is not one for PyTorch.
     """
     import torch
 
@@ -131,7 +134,10 @@ def open_module(
 
 
 def _release(module: "torch.nn.Module") -> None:
-    """Free the weights, even if a caller keeps the module; `module.to` refuses those of a compiled quantized module."""
+    """Free the weights of a module, even if a caller still has it.
+
+    `module.to("meta")` would do so too, but refuses a quantized module that was compiled.
+    """
     for part in module.modules():
         for held in (part._parameters, part._buffers):
             held.update(dict.fromkeys(held))
@@ -145,7 +151,10 @@ def has_gpu() -> bool:
 
 
 def _type_between_gemms(place: str) -> "torch.dtype":
-    """Return the type between integer GEMMs: bfloat16 if the device computes in it, else float16."""
+    """Return the dtype of everything that a quantized model computes outside its INT8 or FP8 GEMMs.
+
+    It is bfloat16 on a CPU and on a GPU that supports it, otherwise float16.
+    """
     import torch
 
     if place == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False):
@@ -154,7 +163,7 @@ def _type_between_gemms(place: str) -> "torch.dtype":
 
 
 def forward(module: "torch.nn.Module", batch: Batch) -> NDArray[np.float32]:
-    """Return the logits of a batch, float32 [batch, classes]; the device is idle then."""
+    """Return the logits of a batch, float32 [batch, classes]. The device is idle when it returns."""
     import torch
 
     place = next(module.parameters()).device

@@ -1,8 +1,8 @@
-"""INT8 or FP8 for PyTorch, by torchao: linear layers with a dynamic range for the activations of each token.
+"""INT8 or FP8 in PyTorch by torchao: linear layers are quantized dynamically, with an activation scale per token.
 
-This is not the INT8 of a bundle, because nothing is calibrated. Only the layers of the encoder are quantized; pooler
-and classifier, which read one vector per row, are not. It is meant for torch.compile; without it, quantization takes
-more time than it saves.
+This is not the INT8 of a bundle, because nothing is calibrated. Only the linear layers of the encoder are quantized,
+not the pooler and the classifier, which read one vector per row. Use it with torch.compile: without it, the
+quantization of activations takes more time than it saves.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ QUANTIZED = ("int8", "fp8")
 
 
 def quantize(module: "torch.nn.Module", precision: str) -> int:
-    """Quantize the encoder's linear layers in place; return their number.
+    """Quantize the encoder's linear layers in place to `int8` or `fp8`; return how many there are.
 
     Raises:
         MachineError: torchao is not installed, or lacks a kernel for this device.

@@ -1,4 +1,7 @@
-"""Servers of the Open Inference Protocol, through Triton's client: they receive texts and return logits."""
+"""The runtime for a remote server of the Open Inference Protocol, which receives texts and returns logits.
+
+Requests are sent with Triton's HTTP client.
+"""
 
 import re
 import textwrap
@@ -36,10 +39,11 @@ ADVICE = {
 
 @dataclass(frozen=True)
 class Server:
-    """A served model: its URL `http://HOST:PORT`, with `/v2/models/NAME` if the server has several models.
+    """A model on a server. Its URL is `http://HOST:PORT`, with `/v2/models/NAME` if the server has several models.
 
-    `texts` is the number of texts of a row, and `output` the output that has the logits. `bundle_sha256` is the digest
-    of the bundle that it should serve; it is compared if the server states one.
+    `texts` is the number of texts of a row, 1 or 2. `output` is the name of the output that has the logits.
+    `bundle_sha256` is the digest of the bundle that the server should serve. If the server states a digest, both must
+    be equal.
     """
 
     url: str
@@ -50,14 +54,14 @@ class Server:
 
     @property
     def parts(self) -> urllib.parse.SplitResult:
-        """The parts of the URL.
+        """The URL, split into its parts.
 
         Raises:
-            UsageError: the URL is not that of a server.
+            UsageError: the URL is malformed, or its path is not that of a model.
         """
         if not _is_server(self.url):
             raise UsageError(
-                f"--url {self.url}: not the URL of a server. Give http://HOST:PORT, or add /v2/models/NAME."
+                f"--url {self.url}: not the URL of a server. Give http://HOST:PORT, or http://HOST:PORT/v2/models/NAME."
             )
         return urllib.parse.urlsplit(self.url)
 
@@ -68,7 +72,7 @@ class Server:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The HTTP headers that authorise a request: a bearer token, if there is one.
+        """The HTTP headers that authorise a request: a bearer token, or none without `token_file`.
 
         Raises:
             InputError: the token's file cannot be read, or its content is not a token.
@@ -79,9 +83,9 @@ class Server:
             with open_file(Path(self.token_file)) as file:
                 token = file.read(MAX_SECRET_BYTES).strip()
         except OSError as error:
-            raise InputError(f"--token-file {self.token_file}: {error.strerror}. Give another.") from None
+            raise InputError(f"--token-file {self.token_file}: {error.strerror}. Give a readable file.") from None
         if not re.fullmatch(rb"[!-~]+", token):  # otherwise the HTTP client's error message would show the token
-            what = "not one word of ASCII letters, digits and signs. Give the file that the server has."
+            what = "not one word of ASCII letters, digits and signs. Give the server's token file."
             raise InputError(f"--token-file {self.token_file}: {what}")
         return {"Authorization": f"Bearer {token.decode()}"}
 
@@ -98,7 +102,7 @@ def _is_server(url: str) -> bool:
 
 
 def import_client() -> Any:
-    """Return Triton's HTTP client.
+    """Import and return the module of Triton's HTTP client.
 
     Raises:
         MachineError: the client is not installed.
@@ -114,11 +118,15 @@ def import_client() -> Any:
 
 @contextmanager
 def open_remote(server: Server, **_: Any) -> Iterator[Infer]:
-    """Yield `infer` of batches that `tokenize.RemoteTexts` makes, split into requests of the server's maximum batch.
+    """Yield `infer`, a function that sends a batch of texts (from `tokenize.RemoteTexts`) to a server.
+
+    A batch is split into requests of at most the server's maximum batch size. Arguments other than `server` have no
+    effect.
 
     Raises:
         MachineError: the client is not installed, or no server responds.
-        InputError: the server lacks the model, or has several, or refuses a request, or speaks another protocol.
+        InputError: the server lacks the model, has several models and the URL names none, refuses a request, or does
+            not speak the protocol.
     """
     http = import_client()
     address = server.parts
@@ -136,7 +144,7 @@ def open_remote(server: Server, **_: Any) -> Iterator[Infer]:
             raise InputError(f"{server.url}: {why.rstrip('.')}. {advice}") from None
         except (OSError, HTTPException) as error:
             raise MachineError(
-                f"{server.url}: no server responds ({error}). Start it, or give another --url."
+                f"{server.url}: no server responds ({error}). Start the server, or give another --url."
             ) from None
 
     try:
@@ -161,21 +169,21 @@ def open_remote(server: Server, **_: Any) -> Iterator[Infer]:
 
 
 class _Body:
-    """A response whose body has been read, in the form that Triton's client expects."""
+    """An HTTP response whose body is already in memory, with the methods that Triton's client calls."""
 
     def __init__(self, response: Any, body: bytes) -> None:
         self.get, self.status_code = response.get, response.status_code
         self._body = body
 
     def read(self, length: int | None = None) -> bytes:
-        """Return the next `length` bytes, or the rest."""
+        """Return the next `length` bytes of the body, or all remaining ones if `length` is None."""
         end = len(self._body) if length is None else length
         found, self._body = self._body[:end], self._body[end:]
         return found
 
 
 def _bounded(http: Any, server: Server) -> Any:
-    """Return Triton's client with bounds that it lacks: the bytes and the time of a response, and no compression."""
+    """Return a subclass of Triton's client that limits size and time of a response, and refuses compressed ones."""
     import gevent
 
     def read(request: Callable[..., Any], *arguments: Any, **keywords: Any) -> _Body:
@@ -204,10 +212,10 @@ def _bounded(http: Any, server: Server) -> Any:
 
 @contextmanager
 def _protocol_errors(server: Server) -> Iterator[None]:
-    """Refuse responses that do not follow the protocol: a web page, or JSON of another shape.
+    """Run the body; turn an error from a response that does not follow the protocol into an InputError.
 
     Raises:
-        InputError: a response has another shape.
+        InputError: the body met such a response, for example a web page, or JSON without the expected keys.
     """
     try:
         yield
@@ -217,7 +225,11 @@ def _protocol_errors(server: Server) -> Iterator[None]:
 
 
 def _check_model(server: Server, model: str, config: dict[str, Any]) -> None:  # Triton's JSON model configuration
-    """Refuse a model with other inputs or outputs, or one that states the digest of another bundle."""
+    """Refuse a model that has other inputs or outputs than expected, or states the digest of another bundle.
+
+    Raises:
+        InputError: the model differs in one of these.
+    """
     takes, gives = ([tensor["name"] for tensor in config.get(side, [])] for side in ("input", "output"))
     wanted = TEXT_INPUTS[: server.texts]
     if set(takes) & set(TEXT_INPUTS) != set(wanted) or server.output not in gives:
@@ -228,13 +240,17 @@ def _check_model(server: Server, model: str, config: dict[str, Any]) -> None:  #
     stated = config.get("parameters", {}).get("bundle_sha256", {}).get("string_value")
     if stated not in (None, server.bundle_sha256):
         raise InputError(
-            f"{server.url}: serves the bundle {stated[:12]}, not {server.bundle_sha256[:12]}. "
-            "Give the bundle that is served."
+            f"{server.url}: serves the bundle {stated[:12]}, not {server.bundle_sha256[:12]} (SHA-256). "
+            "Give the bundle that is served, or serve this one."
         )
 
 
 def _only_model(server: Server, ask: Any) -> str:
-    """Return the name of the model that takes the texts of a row and returns logits, if there is exactly one."""
+    """Return the name of the server's only model that takes texts and returns logits.
+
+    Raises:
+        InputError: the server has no such model, or several.
+    """
     wanted = set(TEXT_INPUTS[: server.texts])
     entries = ask("get_model_repository_index")  # one for each version
     found = []
@@ -243,17 +259,22 @@ def _only_model(server: Server, ask: Any) -> str:
         takes, gives = ({tensor["name"] for tensor in about[side]} for side in ("inputs", "outputs"))
         if takes & set(TEXT_INPUTS) == wanted and server.output in gives:
             found.append(name)
-    if len(found) != 1:
-        shown = ", ".join(found) or "none"
-        raise InputError(
-            f"{server.url}: models that take {' and '.join(sorted(wanted))} and return {server.output}: {shown}. "
-            f"{NAME_ONE}"
-        )
+    tensors = f"{' and '.join(sorted(wanted))} and {'return' if len(found) > 1 else 'returns'} {server.output}"
+    if not found:
+        raise InputError(f"{server.url}: no ready model takes {tensors}. Start a server with a model of this bundle.")
+    if len(found) > 1:
+        raise InputError(f"{server.url}: several models take {tensors}: {', '.join(found)}. {NAME_ONE}")
     return str(found[0])
 
 
 def _logits(http: Any, ask: Any, model: str, texts: list[NDArray[Any]], output: str) -> NDArray[np.float32]:
-    """Return the logits of one request, float32 [rows, classes]; each of `texts` is str objects [rows, 1]."""
+    """Send one request and return its logits, float32 [rows, classes].
+
+    `texts` has one array of str objects, [rows, 1], for each text of a row.
+
+    Raises:
+        ValueError: the response has logits of another shape.
+    """
     inputs = []
     for name, part in zip(TEXT_INPUTS, texts, strict=False):
         inputs.append(http.InferInput(name, list(part.shape), "BYTES"))

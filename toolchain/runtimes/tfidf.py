@@ -1,6 +1,7 @@
-"""TF-IDF of token ids and of pairs of neighbours, and a linear model of it, in numpy alone.
+"""TF-IDF features of tokens and bigrams (two adjacent tokens), and a linear model on them, computed by numpy alone.
 
-`ship triton` copies this file into the repository of a cascade. It needs numpy and Python 3.8 or later.
+`toolchain ship triton` copies this file into the Triton model repository of a cascade. It needs numpy and Python 3.8 or
+later.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import numpy as np
 
 
 def linear(ids: Any, mask: Any, keys: Any, idf: Any, weights: Any, bias: Any, vocabulary: int) -> Any:
-    """Return the logits of rows, float32 [rows, classes].
+    """Return the logits of a linear model on the TF-IDF features of rows, float32 [rows, classes].
 
     Args:
         ids: token ids, integers [rows, length].
-        mask: 1 where a position has a token, [rows, length].
-        keys: numbers of the features that have weights, by `features`, int64 [features], in rising order.
-        idf: their inverse document frequencies, float32 [features].
+        mask: 1 where a position has a token, 0 where it is padding, [rows, length].
+        keys: keys of the features that the model has weights for (see `features`), int64 [features], ascending.
+        idf: inverse document frequencies of these features, float32 [features].
         weights: float32 [features, classes].
         bias: float32 [classes].
         vocabulary: number of token ids.
@@ -35,9 +36,10 @@ def linear(ids: Any, mask: Any, keys: Any, idf: Any, weights: Any, bias: Any, vo
 
 
 def features(ids: Any, mask: Any, vocabulary: int) -> Any:
-    """Return the features of rows, in any order: the row of each, and its number, both int64 [features].
+    """Return every token and bigram of the rows: the index of its row, and its key, both int64 [occurrences].
 
-    The number of a token is its id, and that of two neighbours (first id + 1) * vocabulary + second id.
+    The key of a token is its id. The key of a bigram is (first id + 1) * vocabulary + second id. The order is not
+    defined.
     """
     ids, real = ids.astype(np.int64), mask.astype(bool)
     both = real[:, :-1] & real[:, 1:]

@@ -1,7 +1,7 @@
 """TensorRT and TensorRT-RTX: they run a plan through PyCUDA, without torch.
 
-A lane is a CUDA stream with its own buffers, allocated once for the largest shape. A batch that is larger than the plan
-takes is split, and its pieces alternate between lanes, so that one is copied while another computes.
+A lane is a CUDA stream with its own buffers, allocated once for the largest shape. A batch that is larger than the
+plan's profiles allow is split, and its pieces alternate between lanes, so that one is copied while another computes.
 """
 
 import functools
@@ -54,24 +54,28 @@ def open_trt(
     digests: Mapping[str, str] | None = None,
     backend: str = "trt",
 ) -> Iterator[Infer]:
-    """Yield `infer` of a plan, after checking its digest and tag. `infer` works only in the thread that opened it.
+    """Yield `infer`, a function that runs a plan on a batch, after checking the plan's digest, GPU and TensorRT.
+
+    `infer` works only in the thread that opened the runtime.
 
     Args:
-        plan: the path of the plan; its plan.json lies beside it.
+        plan: the path of the plan; its record plan.json is in the same folder.
         device: `cuda[:N]`.
-        precision: that of the plan; it changes nothing.
-        cuda_graphs: capture each shape once and replay it. Lengths are padded to the end of their profile, or with
-            TensorRT-RTX, which has one profile, to a multiple of 8; rows to a power of two. So there are few shapes.
-        lanes: the number of streams.
-        report: if given, TensorRT's profiler is on, and nothing runs concurrently.
-        pinned: the bundle's digest was given from outside; nothing beside it is then read (TensorRT-RTX's cache).
+        precision: has no effect, because the plan has its precision.
+        cuda_graphs: capture a CUDA graph for each shape and replay it. So that there are few shapes, the number of rows
+            is padded to a power of two, and the length to the largest of its profile. With TensorRT-RTX, which has one
+            profile, the length is padded to a multiple of 8.
+        lanes: the number of CUDA streams.
+        report: called with the time of each layer and copy. If given, TensorRT's profiler is on, and nothing runs
+            concurrently.
+        pinned: do not read TensorRT-RTX's cache, which a digest of the bundle given by `--trust` does not cover.
         digests: name -> SHA-256 of each file of the bundle in the plan's folder.
-        backend: the release that runs the plan, a key of RELEASES.
+        backend: the TensorRT release that runs the plan, a key of RELEASES.
 
     Raises:
-        InputError: the plan or its record is broken.
+        InputError: the plan or its record is damaged.
         MachineError: this machine lacks TensorRT or a GPU, or the plan is for another machine.
-        UsageError: CUDA graphs were asked for with a plan without padding, whose batches all differ in shape.
+        UsageError: `cuda_graphs` is set for a plan without padding, whose batches all differ in shape.
     """
     trt = import_release(backend)
     with open_gpu(device) as gpu:
@@ -94,7 +98,7 @@ open_rtx = functools.partial(open_trt, backend="trt-rtx")
 
 
 class Runner:
-    """An engine and its lanes."""
+    """A TensorRT engine with its lanes, which runs batches of any size."""
 
     def __init__(
         self,
@@ -135,11 +139,11 @@ class Runner:
         ]
 
     def infer(self, batch: Batch) -> NDArray[np.float32]:
-        """Return the logits of a batch, float32 [batch, classes]; the device is idle then."""
+        """Return the logits of a batch, float32 [batch, classes]. The device is idle when it returns."""
         try:
             return self._infer(batch)
         except self._error as error:
-            raise MachineError(f"{self._where}: the GPU stopped ({error}). See `toolchain doctor`.") from error
+            raise MachineError(f"{self._where}: the GPU stopped ({error}). Run `toolchain doctor`.") from error
 
     def _infer(self, batch: Batch) -> NDArray[np.float32]:
         rows = len(batch["input_ids"])
@@ -192,17 +196,17 @@ class Runner:
 
 
 def _with_a_token(batch: Batch) -> Batch:
-    """Return the batch with one token in each row that has none; their logits are then finite, and not used."""
+    """Return the batch with a token in each row that has none, so that the (unused) logits of such rows are finite."""
     mask = batch["attention_mask"].copy()
     mask[:, 0] |= (mask.sum(axis=1) == 0).astype(mask.dtype)
     return {**batch, "attention_mask": mask}
 
 
 class Lane:
-    """A stream, its buffers on host and device, and execution contexts that share one workspace.
+    """A CUDA stream, its buffers on host and device, and TensorRT execution contexts that share one workspace.
 
     Without CUDA graphs there is one context. A captured graph is valid only while its context keeps the shape of the
-    capture, so each graph has its own context. They run one after another, so they can share the workspace.
+    capture, so each graph has its own context. Contexts run one after another, so they can share the workspace.
     """
 
     def __init__(
@@ -215,7 +219,7 @@ class Lane:
         where: str,
         report: Report | None,
     ) -> None:
-        """Allocate buffers for the largest shape of any profile."""
+        """Create the stream, and allocate buffers for the largest shape of all profiles."""
         self._trt, self._gpu, self._engine, self._messages, self._where = trt, gpu, engine, messages, where
         self._new_context = contexts.create
         self._report = report
@@ -248,7 +252,11 @@ class Lane:
         self._device[name] = self._gpu.buffer(nbytes(shape, dtype))
 
     def enqueue(self, profile: int, inputs: dict[str, NDArray[Any]], *, rows: int, graph: bool) -> None:
-        """Enqueue a run of `inputs` in a profile; `result` waits for it and returns the logits of `rows` rows."""
+        """Start a run of `inputs` in an optimisation profile, without waiting for it.
+
+        The first `rows` rows are real; `result` returns their logits. With `graph`, the run is captured as a CUDA graph
+        if its shapes are new. A graph that was captured for these shapes is replayed.
+        """
         self._rows = rows
         self._row = tuple(inputs["input_ids"].shape[-1] if size < 0 else size for size in self._sizes)
         for name in self._inputs:
@@ -267,13 +275,16 @@ class Lane:
             self._captured[key] = CudaGraph(self._stream, lambda: self._run(context, shapes, computed))
 
     def _set_up(self, key: "Key | None", profile: int, shapes: dict[str, tuple[int, ...]]) -> Any:
-        """Return the context for these shapes, with all addresses and shapes set."""
+        """Return an execution context with the profile, the shapes and all addresses set.
+
+        `key` identifies the context: one for each captured graph, and None for the context of all other runs.
+        """
         new = key not in self._contexts
         if new:
             context = self._new_context(int(self._workspace))
             if context is None:
                 why = self._messages.first_error
-                raise MachineError(f"{self._where}: TensorRT creates no execution context: {why}. Free the GPU.")
+                raise MachineError(f"{self._where}: TensorRT cannot create a context: {why}. Free GPU memory.")
             if self._profiler is not None:
                 context.profiler = self._profiler
             self._contexts[key] = context
@@ -302,7 +313,7 @@ class Lane:
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:
-        """Wait for the copy and report its duration, if a report is wanted."""
+        """Run the body, which starts a copy. If a report is wanted, wait for the copy and report its time as `name`."""
         start = time.perf_counter()
         yield
         if self._report:
@@ -314,7 +325,7 @@ class Lane:
         self._stream.synchronize()
 
     def result(self) -> NDArray[np.float32]:
-        """Wait for the run, and return its logits, float32 [rows, *row]."""
+        """Wait for the enqueued run, and return its logits, float32 [rows, *row]."""
         self.wait()
         logits = self._host["logits"][: self._rows * int(np.prod(self._row))]
         return logits.reshape(self._rows, *self._row).astype(np.float32)
@@ -332,4 +343,4 @@ class Lane:
 
     def _fail(self, what: str) -> None:
         why = self._messages.first_error
-        raise InputError(f"{self._where}: TensorRT cannot {what}: {why}. See `toolchain doctor`.")
+        raise InputError(f"{self._where}: TensorRT cannot {what}: {why}. Check the GPU with `toolchain doctor`.")

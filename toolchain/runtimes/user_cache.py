@@ -1,7 +1,7 @@
-"""The user's cache: files of compiled models, which only the user can read and write, and only the newest are kept.
+"""The user's cache of compiled models. Only the user can read and write it, and only the newest files are kept.
 
-What is compiled for a machine never goes into a bundle. A file has the digest of its content, so that one which was cut
-off or changed by accident is ignored.
+Models that are compiled for a machine are cached here, and never in a bundle. Each file begins with the digest of its
+content, so that a truncated or accidentally changed file is ignored.
 """
 
 import hashlib
@@ -19,7 +19,10 @@ KEPT = 8
 
 
 def cache_folder(name: str) -> Path | None:
-    """Return the folder `name` in the user's cache, made with mode 0700; None if it cannot be had or is not private.
+    """Return the folder `name` in the user's cache; it is created with mode 0700 if necessary.
+
+    The result is None if the folder cannot be created, or other users can access it. In this case, the caller must not
+    cache anything.
 
     Source: XDG Base Directory Specification, XDG_CACHE_HOME.
     """
@@ -32,7 +35,7 @@ def cache_folder(name: str) -> Path | None:
             part.mkdir(mode=0o700, exist_ok=True)
             found = part.lstat()
             if found.st_uid != os.geteuid() or found.st_mode & 0o077:
-                log.warning("%s: others can use it, so nothing is cached. Let its owner alone use it: chmod 700.", part)
+                log.warning("%s: others can use this folder, so nothing is cached. Make it private: chmod 700.", part)
                 return None
     except OSError as error:
         log.info("%s: %s, so nothing is cached", folder, error.strerror)
@@ -41,7 +44,7 @@ def cache_folder(name: str) -> Path | None:
 
 
 def read_cached(file: Path) -> bytes | None:
-    """Return the content of a file of the cache, or None if it is missing, cut off or changed."""
+    """Return the content of a cached file, or None if the file is missing, truncated or changed."""
     try:
         digest, data = file.read_bytes().split(b"\n", 1)
     except (OSError, ValueError):
@@ -54,11 +57,11 @@ def read_cached(file: Path) -> bytes | None:
 
 
 def write_cached(file: Path, data: bytes) -> None:
-    """Write a file of the cache, and remove all but the KEPT newest of its folder. A failure is only logged."""
+    """Write a file to the cache, and remove all but the KEPT newest files of its folder. Errors are only logged."""
     try:
         write_bytes(file, hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
         newest = sorted(file.parent.glob(f"*{file.suffix}"), key=lambda one: one.stat().st_mtime_ns, reverse=True)
         for old in newest[KEPT:]:
             old.unlink(missing_ok=True)
     except OSError as error:
-        log.info("%s: not saved (%s), so the next run compiles the model again", file, error.strerror)
+        log.info("%s: cannot be saved (%s), so the next run compiles the model again", file, error.strerror)
