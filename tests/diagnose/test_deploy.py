@@ -33,14 +33,14 @@ def test_what_passes_may_be_deployed():
         "model.int8.onnx, the graph for GPUs, passes too."
     )
     rounded = sentence(answer(candidate(), {**other, "halves": True}))
-    assert rounded.endswith("model.int8.onnx, the graph for GPUs with float16 rounded as there, passes too.")
+    assert rounded.endswith("model.int8.onnx, the graph for GPUs with float16 rounding emulated, passes too.")
 
 
 def test_a_graph_that_ran_in_halves_is_for_a_gpu_and_was_not_timed():
     only = {**candidate("model.fp16.onnx"), "halves": True}
     assert sentence(answer(only, speed_up=None)) == (
-        "You may deploy model.fp16.onnx on a GPU (judged here with float16 rounded as there): its accuracy is within 1 "
-        "point of FP32's (95 % confidence); 3 of 500 labels changed. It has 52 MB instead of 62 MB."
+        "You may deploy model.fp16.onnx on a GPU (judged on this CPU with float16 rounding emulated): its accuracy is "
+        "within 1 point of FP32's (95 % confidence); 3 of 500 labels changed. It has 52 MB instead of 62 MB."
     )
     fp8 = {**candidate("model.fp8.onnx"), "halves": True}
     assert "on a GPU of compute capability 8.9 or later (judged" in sentence(answer(fp8, speed_up=None))
@@ -65,5 +65,5 @@ def test_what_fails_or_cannot_be_told_is_not_recommended():
     assert sentence(answer(fails, unclear)) == (
         "Do not deploy this bundle yet. model.int8.cpu.onnx fails: its pearson drops by 1.66 points, 1 is allowed. "
         "model.int8.onnx, the graph for GPUs, may pass or fail: its accuracy drops by 0.20 points, 1 is allowed, "
-        "and 3 of 500 labels changed; about 1,234 rows would tell."
+        "and 3 of 500 labels changed; about 1,234 rows would decide it."
     )

@@ -65,7 +65,10 @@ def test_both_packages_of_onnx_runtime_at_once_are_broken(versions: dict[str, st
 
 def test_no_onnx_runtime_is_missing(versions: dict[str, str | None]) -> None:
     versions["onnxruntime"] = None
-    assert (finding("ONNX Runtime").state, finding("ONNX Runtime").detail) == ("missing", "neither package")
+    assert (finding("ONNX Runtime").state, finding("ONNX Runtime").detail) == (
+        "missing",
+        "neither package is installed",
+    )
 
 
 def test_an_onnx_runtime_that_does_not_import_is_broken(
@@ -77,7 +80,7 @@ def test_an_onnx_runtime_that_does_not_import_is_broken(
 
 def test_a_gpu_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "gpu_facts", lambda: GPU)
-    assert (finding("GPU").detail, finding("NVML").detail) == ("Tesla T4", "driver 570.86, up to CUDA 12.8")
+    assert (finding("GPU").detail, finding("NVML").detail) == ("Tesla T4", "driver 570.86, supports up to CUDA 12.8")
 
 
 def test_without_a_gpu_the_reason_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +116,7 @@ def test_tensorrt_is_broken_without_its_libraries_and_shows_its_paths_to_int8(mo
     assert finding("TensorRT").state == "broken"
     later = SimpleNamespace(__version__="11.4.0.106", BuilderFlag=SimpleNamespace(__members__={}))
     monkeypatch.setitem(sys.modules, "tensorrt", later)
-    assert finding("TensorRT").detail == "11.4.0.106: INT8 by Q/DQ only; FP8 from sm89 on, so not on a T4"
+    assert finding("TensorRT").detail == "11.4.0.106: INT8 with Q/DQ nodes only; FP8 from sm89 on, so not on a T4"
 
 
 def test_rapl_is_ok_missing_or_unreadable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_other_rows_or_another_task_are_refused(bundle, sentences, tmp_path, cha
     other = evaluate({"backend": "torch", **change}, bundle=bundle, tell=quiet)
     kept = Path(other["file"]).rename(tmp_path / "other.json")
     first = evaluate({"backend": "torch"}, bundle=bundle, tell=quiet)
-    with pytest.raises(InputError, match=r"rows of .*, and .* is of \d+ rows of sst2"):
+    with pytest.raises(InputError, match=r"rows of .*, but .* is for \d+ rows of sst2"):
         compare_results([Path(first["file"]), kept], Recipe(), tell=quiet)
 
 
@@ -116,10 +116,12 @@ def test_of_a_bundles_results_the_most_rows_win_then_the_graph_for_the_device_th
 
 def test_a_failed_gate_is_an_error_and_one_that_cannot_tell_a_warning(caplog):
     judge([record("passes"), record("cannot tell")], strict=False)
-    with pytest.raises(GateError, match=r"drops 0\.69 points, 0\.5 are allowed\. See why: toolchain explain\.$"):
+    with pytest.raises(GateError, match=r"by 0\.69 points, and the limit is 0\.5\. To see why: toolchain explain\.$"):
         judge([record("passes"), record("fails")], strict=False)
-    with pytest.raises(GateError, match=r"See why: toolchain verify; go on: toolchain build b$"):
+    with pytest.raises(GateError, match=r"To see why: toolchain verify; next command: toolchain build b$"):
         judge([record("fails", candidate_name="ort fp16.halves")], strict=False, way_on="toolchain build b")
+    with pytest.raises(GateError, match=r"0\.5\. To see why: toolchain verify b$"):
+        judge([record("fails", candidate_name="ort fp32")], strict=False, way_on="toolchain verify b")
     with pytest.raises(GateError, match=r"872 rows cannot tell .* within 0\.5\. Evaluate about 4,100 rows\."):
         judge([record("cannot tell")], strict=True)
 
@@ -130,7 +132,7 @@ def test_without_its_original_a_shrunk_checkpoint_does_not_pass_its_gate(monkeyp
     found = module._compare_with_fp32({}, Recipe(), "org/big")
     assert found["verdict"] == "cannot tell"
     judge([found], strict=False)
-    assert "cannot tell: the original of the shrunk checkpoint, org/big, is not at hand" in caplog.text
+    assert "cannot tell: the original of the shrunk checkpoint, org/big, cannot be found" in caplog.text
 
 
 def test_gates_that_cannot_tell_are_one_warning(caplog):
@@ -139,7 +141,7 @@ def test_gates_that_cannot_tell_are_one_warning(caplog):
     (warning,) = caplog.messages
     assert "a and b: the drop of accuracy is 0.69 and 0.69 points; 872 rows cannot tell" in warning
     assert warning.endswith("Evaluate about 4,000 rows.")
-    with pytest.raises(GateError, match="are allowed"):
+    with pytest.raises(GateError, match="the limit is"):
         judge([*unsure, record("fails")], strict=True)
 
 

@@ -72,9 +72,9 @@ def test_the_tables_fit_80_columns(explained, capsys):
     ("changes", "message"),
     [
         ({"target": "t4,l4"}, "names several GPUs"),
-        ({"target": "h100"}, "does not compile for it"),
-        ({"target": "rtx3090"}, "no data sheet of it. Give --target sm86"),
-        ({"target": "t4", "batch_size": "1,8,32"}, "explained for one shape"),
+        ({"target": "h100"}, "does not compile for this GPU"),
+        ({"target": "rtx3090"}, "no data sheet of this GPU. Give --target sm86"),
+        ({"target": "t4", "batch_size": "1,8,32"}, "compiled for a single shape"),
     ],
 )
 def test_what_cannot_be_explained_is_refused(typed_bundles, changes, message):

@@ -39,7 +39,7 @@ def test_the_recipe_builds_the_set_that_was_found(bundle, capsys):
     built = json.loads(capsys.readouterr().out)
     assert built["quantize"]["views"]["model.int8.onnx"]["kept"] == done["keep"]
     assert built["skipped"][:1] == ["export"]
-    with pytest.raises(InputError, match="rows were calibrated with"):
+    with pytest.raises(InputError, match="rows were used for calibration"):
         evaluate({"split": "train", "backend": "ort"}, bundle=bundle, tell=quiet)
 
 
@@ -58,7 +58,7 @@ def test_a_stopped_search_continues(bundle):
     told = []
     again = tune({"budget": 8, "max_drop": 0.01, "seed": 3}, bundle=bundle, tell=told.append)
     assert again == first
-    assert any(f"{first['evaluations']} of them were evaluated before" in line for line in told)
+    assert any(f"{first['evaluations']} graphs were already evaluated" in line for line in told)
 
 
 def test_only_int8_can_be_tuned(begun, tmp_path):
@@ -70,6 +70,6 @@ def test_only_int8_can_be_tuned(begun, tmp_path):
 def test_the_command_line(bundle, capsys):
     assert main(["tune", str(bundle), "--budget", "6", "--max-drop", "1e9"]) == 0
     shown = capsys.readouterr()
-    assert "nothing must be excluded from INT8" in shown.out
+    assert "no GEMM needs to be excluded from INT8" in shown.out
     assert "at most 6 graphs" in shown.err
     assert main(["tune", str(bundle), "--budget", "1"]) == 2

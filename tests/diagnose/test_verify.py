@@ -53,7 +53,7 @@ def test_the_fp32_reference_itself_has_no_parity_case(bundle):
 
 def test_a_backend_without_a_graph_cannot_be_explained(bundle):
     for backend in ("torch", "service"):
-        with pytest.raises(UsageError, match=f"--backend {backend}: it has no graph"):
+        with pytest.raises(UsageError, match=f"--backend {backend}: this backend runs no file"):
             open_probe_graph(bundle, {"backend": backend}, graphs_only=True)
 
 

@@ -1,1 +1,1 @@
-"""Diagnosis of an artefact (verify, explain, tune) and of a machine (doctor), and the accuracy gate."""
+"""Diagnose an artefact (`verify`, `explain`, `tune`) or a machine (`doctor`), and gate artefacts by their accuracy."""

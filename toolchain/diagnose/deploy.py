@@ -1,4 +1,4 @@
-"""The answer of a gated build: the artefact that may be deployed, its gain over FP32, and the next command."""
+"""Choose the artefact that a bundle may deploy after its gate; give its gain over FP32 and the next command."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -25,7 +25,10 @@ TIMED_ROWS = 96
 
 
 def evaluation_choices(recipe: Recipe, file: str, backend: str) -> RecipeValues:
-    """Return the options that evaluate a file of a bundle on the rows of a gate, with the consents of its user."""
+    """Return the options that evaluate a file of a bundle on the rows of the gate.
+
+    Options with which the user allowed pickled weights or remote code are kept.
+    """
     asked = ("split", "data", "seed", "allow_pickle", "trust_remote_code")
     return {"file": file, "backend": backend, **{key: getattr(recipe, key) for key in asked}}
 
@@ -35,9 +38,11 @@ def advise_deployment(
 ) -> Deployment:
     """Choose the fastest artefact that passes, time it against the FP32 graph, and save the answer in the bundle.
 
-    A graph that ran in halves is chosen only if no other passes, and is not timed: a GPU is to run it.
+    A float16 graph that ran on a CPU (`halves`) is chosen only if no other artefact passes. It is not timed, because it
+    is meant for a GPU.
 
-    `results` and `comparisons` are those of the gate that `recipe` asks for, in the same order. At least one is needed.
+    `results` and `comparisons` come from the gate of `recipe`, one of each per artefact in the same order; there must
+    be at least one.
 
     Raises:
         ToolchainError: see errors.py.
@@ -65,7 +70,11 @@ def advise_deployment(
 
 
 def _preference(result: Result) -> tuple[bool, bool, float]:
-    """Return the key of the order: what ran as it is served, then the graphs for TensorRT, then the faster."""
+    """Return a sort key for passing results; the highest is the best.
+
+    It prefers graphs that ran as they are served (not `halves`), then files not made for ONNX Runtime on CUDA (.cuda.),
+    then the higher throughput.
+    """
     return not result.get("halves"), ".cuda." not in result["artefact"]["file"], result["throughput_per_s"]
 
 
@@ -96,9 +105,9 @@ def _bytes(bundle: Bundle, file: str) -> int:
 
 
 def _speed_up(path: Path, recipe: Recipe, result: Result) -> float | None:
-    """Return the speed of the evaluated artefact to that of the FP32 graph on the same device.
+    """Return how many times as fast the evaluated artefact is as the FP32 graph on the same device.
 
-    None if ONNX Runtime cannot run the FP32 graph there.
+    Return None if ONNX Runtime cannot run the FP32 graph there.
     """
     device = {"device": result["device"]}
     target = find_target(evaluation_choices(recipe, result["artefact"]["file"], result["backend"]) | device, path)

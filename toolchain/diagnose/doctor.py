@@ -1,4 +1,4 @@
-"""The findings of `toolchain doctor`: what this machine has and lacks for each step, and how to get it."""
+"""The findings of `toolchain doctor`: what this machine has, what it lacks, and how to install it."""
 
 import ctypes
 import importlib.util
@@ -33,7 +33,7 @@ CPU_FEATURES = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_vnni": "VNNI", "av
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked for; `advice` says what to do unless the state is ok."""
+    """The result of one check; `advice` says what to do, or how `detail` limits this machine."""
 
     name: str
     state: State
@@ -41,14 +41,14 @@ class Finding:
     advice: str = ""
 
     def to_json(self) -> FindingRecord:
-        """Return the form that `--json` prints."""
+        """Return the finding as `--json` prints it."""
         return {"name": self.name, "state": self.state, "detail": self.detail, "advice": self.advice}
 
 
 def examine(*, network: bool = True) -> list[Finding]:
-    """Return what was found on this machine. Nothing is changed, and nothing is raised for what is missing.
+    """Check this machine and return the findings. Nothing is changed, and missing software raises no error.
 
-    With `network`, the hub is asked too.
+    With `network`, this also checks whether the Hugging Face hub can be reached.
     """
     return [
         _python(),
@@ -61,7 +61,7 @@ def examine(*, network: bool = True) -> list[Finding]:
         _library(
             "CUDA runtime",
             ("libcudart.so.13", "libcudart.so.12"),
-            "torch's CUDA build brings it, and so does the CUDA toolkit",
+            "install PyTorch for CUDA or the CUDA toolkit; each contains it",
         ),
         *_tensorrt(),
         _tensorrt_rtx(),
@@ -81,7 +81,7 @@ def _cpu() -> Finding:
     features = _cpu_features()
     detail = f"{cpu_name()}, {cpu_threads()} threads, {features}"
     if "AVX" in features and "VNNI" not in features:
-        return Finding("CPU", "ok", detail, "no VNNI: INT8 gains less speed here than on a CPU that has it")
+        return Finding("CPU", "ok", detail, "this CPU lacks VNNI, so INT8 is less of a gain here than with VNNI")
     return Finding("CPU", "ok", detail)
 
 
@@ -105,31 +105,31 @@ def _onnxruntime() -> Finding:
             "ONNX Runtime",
             "broken",
             f"onnxruntime {cpu} and onnxruntime-gpu {gpu}",
-            "They overwrite each other's files. pip uninstall -y onnxruntime onnxruntime-gpu, then install one: "
-            "'encoder-toolchain[cpu]' or [cuda].",
+            "These packages overwrite each other's files. Run pip uninstall -y onnxruntime onnxruntime-gpu, then "
+            "pip install 'encoder-toolchain[cpu]', or [cuda] with an NVIDIA GPU.",
         )
     if not cpu and not gpu:
         advice = "pip install 'encoder-toolchain[cpu]', or [cuda] with an NVIDIA GPU"
-        return Finding("ONNX Runtime", "missing", "neither package", advice)
+        return Finding("ONNX Runtime", "missing", "neither package is installed", advice)
     try:
         import onnxruntime
     except ImportError as error:
-        advice = "pip uninstall -y onnxruntime onnxruntime-gpu, then install 'encoder-toolchain[cpu]' or [cuda]"
+        advice = "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'encoder-toolchain[cpu]' or [cuda]"
         return Finding("ONNX Runtime", "broken", f"{cpu or gpu}: {error}", advice)
     short = [name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()]
     return Finding("ONNX Runtime", "ok", f"{cpu or gpu} ({', '.join(short)})")
 
 
 def _openvino() -> Finding:
-    """Import OpenVINO, and return whether its INT8 kernels are exact on this processor."""
-    version, advice = version_of("openvino"), "another runtime for CPUs: pip install 'encoder-toolchain[openvino]'"
+    """Import OpenVINO; return its version and whether it computes INT8 exactly on this processor."""
+    version, advice = version_of("openvino"), "optional runtime for CPUs: pip install 'encoder-toolchain[openvino]'"
     if version is None:
         return Finding("OpenVINO", "missing", "not installed", advice)
     try:
         import_openvino()
     except MachineError as error:
         return Finding("OpenVINO", "broken", str(error.__cause__), advice)
-    kernels = "INT8 graphs run in float32, for lack of VNNI or AMX" if saturates(cpu_flags()) else "INT8 is exact here"
+    kernels = "INT8 graphs run in float32 without VNNI or AMX" if saturates(cpu_flags()) else "INT8 is exact here"
     return Finding("OpenVINO", "ok", f"{version}: {kernels}")
 
 
@@ -138,17 +138,17 @@ def _gpu() -> list[Finding]:
     if facts["reason"] is None:
         return [
             Finding("GPU", "ok", str(facts["gpu"])),
-            Finding("NVML", "ok", f"driver {facts['driver']}, up to CUDA {facts['cuda']}"),
+            Finding("NVML", "ok", f"driver {facts['driver']}, supports up to CUDA {facts['cuda']}"),
         ]
-    smi = "nvidia-smi is there" if shutil.which("nvidia-smi") else "no nvidia-smi"
+    smi = "nvidia-smi is installed" if shutil.which("nvidia-smi") else "nvidia-smi is not installed"
     return [
-        Finding("GPU", "missing", smi, "only CUDA, TensorRT and GPU energy need one"),
-        Finding("NVML", "missing", facts["reason"], "NVIDIA's driver brings it"),
+        Finding("GPU", "missing", smi, "a GPU is needed only for CUDA, TensorRT and GPU energy"),
+        Finding("NVML", "missing", facts["reason"], "it is part of NVIDIA's driver"),
     ]
 
 
 def _gpu_energy() -> Finding:
-    """Open the sensors that `eval --energy` would read: an NVML that loads does not always measure energy."""
+    """Open the sensors that `eval --energy` reads: energy may not be measurable although NVML can be loaded."""
     with open_sources(powercap=POWERCAP) as found:
         methods = {source.device: source.method for source in reversed(found.sources) if source.component == BOARD}
         shown = {COUNTER: "energy counter", INTEGRAL: "integrated power"}
@@ -156,7 +156,8 @@ def _gpu_energy() -> Finding:
     if BOARD in found.missing:
         detail = "; ".join([*boards, found.missing[BOARD][1]])
         advice = (
-            "GPU energy will be null. Virtual machines and MIG slices often lack it; use a whole GPU on real hardware"
+            "GPU energy will be null in results. Virtual machines and MIG slices often lack it; use a whole GPU of a "
+            "physical machine"
         )
         return Finding("GPU energy", "missing", detail, advice)
     return Finding("GPU energy", "ok", "; ".join(boards))
@@ -179,7 +180,7 @@ def _optional(module: str, name: str, advice: str) -> Finding:
 
 
 def _tensorrt() -> list[Finding]:
-    """Import TensorRT, because its package may be installed without the libraries that it loads."""
+    """Import TensorRT and return what it supports: the package may be installed without the libraries that it loads."""
     advice = "on a machine with an NVIDIA GPU: pip install 'encoder-toolchain[cuda,tensorrt]'"
     if not importlib.util.find_spec("tensorrt"):
         return [Finding("TensorRT", "missing", "not installed", advice)]
@@ -187,12 +188,12 @@ def _tensorrt() -> list[Finding]:
         trt = import_release("trt")
     except MachineError as error:
         return [Finding("TensorRT", "broken", str(error), advice)]
-    paths = "INT8 by Q/DQ and by its own calibration" if has_implicit_int8(trt) else "INT8 by Q/DQ only"
+    paths = "INT8 with Q/DQ nodes or its own calibration" if has_implicit_int8(trt) else "INT8 with Q/DQ nodes only"
     return [Finding("TensorRT", "ok", f"{trt.__version__}: {paths}; {FP8}")]
 
 
 def _tensorrt_rtx() -> Finding:
-    """Import TensorRT-RTX, and return for which GPUs it compiles."""
+    """Import TensorRT-RTX, and return for which compute capabilities it compiles."""
     advice = "to compile engines without a GPU, on Linux x86-64: pip install 'encoder-toolchain[rtx]'"
     if not importlib.util.find_spec(RELEASES["trt-rtx"].module):
         return Finding("TensorRT-RTX", "missing", "not installed", advice)
@@ -207,10 +208,10 @@ def _tensorrt_rtx() -> Finding:
 def _rapl() -> Finding:
     zones, reason = rapl.find_zones(POWERCAP)
     if reason == rapl.ABSENT:
-        return Finding("RAPL", "missing", "no energy counters", "virtual machines lack them: use real hardware")
+        return Finding("RAPL", "missing", "no energy counters", "virtual machines lack them: use a physical machine")
     if reason == rapl.PERMISSION:
-        advice = f"as root: chmod a+r {POWERCAP}/*/energy_uj (until the next boot)"
-        return Finding("RAPL", "broken", "not readable by this user", advice)
+        advice = f"run as root, after each boot: chmod a+r {POWERCAP}/*/energy_uj"
+        return Finding("RAPL", "broken", "this user may not read the energy counters", advice)
     return Finding("RAPL", "ok", ", ".join(zone.name for zone in zones))
 
 

@@ -1,4 +1,4 @@
-"""Reasons why an artefact is not faster or not as accurate: GEMMs in float, clipped values, errors; with advice."""
+"""Find why an artefact is slow or inaccurate: GEMMs in float, clipped values, errors of GEMMs; give advice."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,7 +59,7 @@ MIN_SPEED_UP = 1.1
 
 @dataclass(frozen=True)
 class Activations:
-    """Facts about a graph from running the rows: work of each GEMM, values that are not finite, values clipped.
+    """Facts about the activations of a graph, measured by running the rows.
 
     `macs`: node name -> multiply-accumulate operations. `not_finite`: names of GEMMs with NaN or infinity in their
     output. `clipped`: tensors with values beyond the range in which they are quantized, worst first.
@@ -71,7 +71,7 @@ class Activations:
 
 
 def explain(probe: ProbeGraph) -> ExplainRecord:
-    """Run a graph on the CPU and return what was found, with advice.
+    """Run a graph on the CPU; return facts about its GEMMs, activations, scales and speed, with advice.
 
     Raises:
         ToolchainError: the graph cannot be loaded or run.
@@ -107,9 +107,9 @@ def explain(probe: ProbeGraph) -> ExplainRecord:
 
 
 def explain_plan(place: Path | None, file: str | None, *, backend: str, trust: str | None) -> ExplainedPlan:
-    """Return the record of a bundle's engine, with the counts of its layers from its build, and advice.
+    """Return what the build recorded about a bundle's engine, such as its kinds of layers, and advice.
 
-    The record is plan.json, so neither a GPU nor TensorRT is needed, and the plan is not loaded. `place` is the bundle,
+    Only plan.json is read, so neither a GPU nor TensorRT is needed, and the plan is not loaded. `place` is the bundle,
     by default the one built last; `file` is the plan, by default the first one of `backend`, a key of RELEASES.
 
     Raises:
@@ -119,14 +119,14 @@ def explain_plan(place: Path | None, file: str | None, *, backend: str, trust: s
     bundle, release = open_bundle(place or last_bundle(), trust=trust), RELEASES[backend]
     names = plans_of(bundle.manifest["artefacts"], backend)
     if file is not None and plan_backend(file) != backend:
-        raise UsageError(f"--file {file}: not a plan of {release.name}. Leave out --backend.")
+        raise UsageError(f"--file {file}: this is not a plan of {release.name}. Leave out --backend.")
     if not names:
         how = rebuild(bundle.path, Tag(TURING, "", backend) if release.cross else None)
-        raise InputError(f"{bundle.path}: has no engine of {release.name}. {how}")
+        raise InputError(f"{bundle.path}: the bundle has no engine of {release.name}. {how}")
     plan = bundle.file(file or names[0])
     record = read_record(plan)
     if fault := find_fault(record, PlanRecord):
-        raise InputError(f"{plan.with_name(RECORD)}: broken ({fault}). Build the plan again.")
+        raise InputError(f"{plan.with_name(RECORD)}: the plan's record is broken ({fault}). Build the plan again.")
     return {
         "artefact": str(plan),
         "backend": backend,
@@ -150,20 +150,20 @@ def _advise_plan(record: PlanRecord, backend: str, bundle: Path) -> list[str]:
     if gemms is None or reformats is None:
         return [
             *advice,
-            "The engine lists only names of layers. Build it with detailed profiling verbosity to see more.",
+            "The engine lists only the names of its layers: it was built without detailed profiling verbosity.",
         ]
     if (kind := QUANTIZED.get(record["precision"])) and (found := _quantized_products(layers)) < gemms / 2:
-        advice.append(f"{found} of {gemms} GEMMs are in {kind.title}: layers.json lists the others.")
+        advice.append(f"Only {found} of {gemms} GEMMs run in {kind.title}: layers.json lists the others.")
     if not layers["fused_attention"]:
         plugin = "" if RELEASES[backend].cross else " Try --attention plugin (TensorRT 10), or a later TensorRT."
-        advice.append(f"No fused attention kernel was chosen.{plugin}")
+        advice.append(f"The builder chose no fused attention kernel.{plugin}")
     if reformats > gemms / 4:
-        advice.append(f"{reformats} layers only change formats; each reads and writes its tensor once more.")
-    advice = advice or ["Nothing stands out."]
+        advice.append(f"{reformats} layers only change a tensor's format, which costs one more read and write each.")
+    advice = advice or ["Nothing unusual was found."]
     if RELEASES[backend].cross:
         advice.append(
-            f"layers.json beside the plan lists its kernels. For their bounds: toolchain explain {bundle} "
-            f"--target sm{record['sm']}."
+            f"layers.json beside the plan lists its kernels. For lower bounds of their time, run: toolchain explain "
+            f"{bundle} --target sm{record['sm']}."
         )
     return advice
 
@@ -179,7 +179,7 @@ def _reference_name(probe: ProbeGraph) -> str:
 
 
 def _gemms(model: ir.Model, here: OnThisCpu, macs: dict[str, float], snr_db: dict[str, float]) -> list[ExplainedGemm]:
-    """Return each GEMM: its types in the graph and on this CPU, its work and its error."""
+    """Return, for each GEMM, whether it runs in integers here and in TensorRT, its share of the work, and its error."""
     output_of = {str(node.name): str(node.outputs[0].name) for node in graph.nodes(model, "MatMul", "Gemm")}
     total = sum(macs.values()) or 1.0
     found: list[ExplainedGemm] = []
@@ -199,7 +199,7 @@ def _gemms(model: ir.Model, here: OnThisCpu, macs: dict[str, float], snr_db: dic
 
 
 def _measure_activations(model: ir.Model, probe: ProbeGraph) -> Activations:
-    """Run the rows and return the facts about their activations."""
+    """Run the rows; return the work of each GEMM, which outputs are not finite, and which tensors are clipped."""
     gemms = {str(node.name): node for node in graph.nodes(model, "MatMul", "Gemm", *sorted(INTEGER_GEMMS))}
     limits_of: dict[str, tuple[float, float]] = {}
     for node in graph.nodes(model, "QuantizeLinear"):
@@ -229,7 +229,7 @@ def _measure_activations(model: ir.Model, probe: ProbeGraph) -> Activations:
 
 
 def _float16(model: ir.Model, tokens: Tokens) -> Float16Facts:
-    """Run the rows and return what float16 has to hold in a graph that has float16 tensors."""
+    """Run the rows; return the largest values and sums that float16 must represent; empty without float16 tensors."""
     if not has_halves(model):
         return {"float16": [], "large_sums": []}
     reached = measure_range(model, tokens)
@@ -239,7 +239,7 @@ def _float16(model: ir.Model, tokens: Tokens) -> Float16Facts:
 
 
 def _scales(model: ir.Model, calibration: Path | None) -> list[ScaleRecord]:
-    """Return the measured amax and the scale in the graph of each quantized activation, in graph order."""
+    """Return, for each quantized activation, its amax from calibration (or None) and its scale in the graph."""
     ranges = read_calibration(calibration).ranges if calibration else {}
     found: dict[str, ScaleRecord] = {}
     for node in graph.nodes(model, "QuantizeLinear"):
@@ -252,13 +252,13 @@ def _scales(model: ir.Model, calibration: Path | None) -> list[ScaleRecord]:
 
 
 def _computed_input(node: ir.Node) -> str | None:
-    """Return the name of a node's first input if another node computes it: graph inputs and constants are not run."""
+    """Return the name of a node's first input if another node computes it; None for a graph input or a constant."""
     value = node.inputs[0]
     return str(value.name) if value is not None and value.producer() is not None and constant(value) is None else None
 
 
 def _limits(node: ir.Node) -> tuple[float, float] | None:
-    """Return the smallest and the largest value that a QuantizeLinear does not clip, with one scale of tolerance."""
+    """Return the range that a QuantizeLinear does not clip, widened by one scale; None without a constant scale."""
     scale, zero = constant(node.inputs[1]), constant(node.inputs[2]) if len(node.inputs) > 2 else np.uint8(0)
     if scale is None or zero is None or scale.size != 1:
         return None
@@ -270,7 +270,7 @@ def _limits(node: ir.Node) -> tuple[float, float] | None:
 
 
 def without_activation_qdq(model: ir.Model) -> ir.Model:
-    """Remove the Q/DQ pairs of activations from a graph, which leaves the float graph that it approximates."""
+    """Remove the Q/DQ pairs of activations from a graph in place, so that they are in float; return the graph."""
     for node in graph.nodes(model, "DequantizeLinear"):
         source = node.inputs[0].producer() if node.inputs[0] is not None else None
         if source is None or source.op_type != "QuantizeLinear" or source.inputs[0] is None:
@@ -286,7 +286,7 @@ def without_activation_qdq(model: ir.Model) -> ir.Model:
 
 
 def _snr_db(model: ir.Model, reference: ir.Model, tokens: Tokens) -> dict[str, float]:
-    """Return the signal-to-noise ratio of each GEMM's output, dB, against the reference's output of the same name."""
+    """Return the signal-to-noise ratio of each GEMM's output in dB; the signal is the same output of the reference."""
     kinds = ("MatMul", "Gemm", *sorted(INTEGER_GEMMS))
     outputs = {str(node.name): str(node.outputs[0].name) for node in graph.nodes(model, *kinds)}
     known = {str(value.name) for node in reference.graph for value in node.outputs}
@@ -307,7 +307,7 @@ def _snr_db(model: ir.Model, reference: ir.Model, tokens: Tokens) -> dict[str, f
 
 
 def _speed(probe: ProbeGraph, integer_share: float) -> SpeedUp:
-    """Measure the speed-up over FP32 on these rows, and that of faster GEMMs alone by Amdahl's law (AFIPS, 1967)."""
+    """Return the measured speed-up over FP32, and the one that faster GEMMs give by Amdahl's law (AFIPS, 1967)."""
     assert probe.reference
     tokens, contention = probe.tokens, ContentionMeter()
     contention.start()
@@ -330,7 +330,7 @@ def _speed(probe: ProbeGraph, integer_share: float) -> SpeedUp:
 
 
 def advise(record: ExplainRecord) -> list[str]:
-    """Return what to do, most important first."""
+    """Return advice on what to do, the most important first."""
     found = [*_advise_types(record), *_advise_accuracy(record), *_advise_speed(record)]
     return found or ["Nothing to fix was found."]
 
@@ -338,14 +338,14 @@ def advise(record: ExplainRecord) -> list[str]:
 def _advise_types(record: ExplainRecord) -> list[str]:
     shares, advice = record["share_of_macs"], []
     if record["not_finite"]:
-        advice.append(f"{record['not_finite'][0]} gives NaN or infinity: do not use this graph; build it again.")
+        advice.append(f"GEMM {record['not_finite'][0]} gives NaN or infinity: do not use this graph; build it again.")
     if record["precision"] == "fp8":
         advice.append("FP8 runs on GPUs of compute capability 8.9 or later; a CPU and a T4 compute it in float.")
     elif record["precision"] != "int8":
         advice.append(f"{record['precision']}: no GEMM is in integers. For INT8: toolchain build --precision int8.")
     elif shares["integers"] < 0.9:
         advice.append(
-            "Less than nine tenths of the work is in integers: build it with toolchain build --precision int8."
+            "Less than nine tenths of the work is in integers. To change this: toolchain build --precision int8."
         )
     elif shares["tensorrt"] < 0.1:
         advice.append(
@@ -359,8 +359,8 @@ def _advise_accuracy(record: ExplainRecord) -> list[str]:
     if record["clipped"] and record["clipped"][0]["share"] > 10 * CLIPPED:
         worst_tensor = record["clipped"][0]
         advice.append(
-            f"{worst_tensor['tensor']} has {worst_tensor['share']:.1%} of its values beyond its range: "
-            "calibrate with --calib-method auto, or on rows like those that are served."
+            f"{worst_tensor['tensor']} has {worst_tensor['share']:.1%} of its values outside its calibration range: "
+            "calibrate with --calib-method auto, or on rows like those in production."
         )
     snr_db = {one["name"]: one["snr_db"] for one in record["products"] if one["integers"] and one["snr_db"]}
     if snr_db and min(snr_db.values()) < LOW_SNR_DB:
@@ -368,8 +368,8 @@ def _advise_accuracy(record: ExplainRecord) -> list[str]:
         found = "toolchain tune finds which GEMMs to exclude from INT8"
         exclude = found if record["precision"] == "int8" else "--keep excludes GEMMs"  # tune is for INT8 alone
         advice.append(
-            f"The error is largest at {worst} ({snr_db[worst]:.0f} dB): smooth with --smooth 0.7 "
-            f"or --calib-method auto; {exclude}."
+            f"GEMM {worst} has the largest error (signal-to-noise ratio {snr_db[worst]:.0f} dB): smooth with "
+            f"--smooth 0.7 or --calib-method auto; {exclude}."
         )
     return advice
 
@@ -379,8 +379,8 @@ def _advise_float16(record: ExplainRecord) -> list[str]:
     if record["float16"] and record["float16"][0]["share"] > 1 / MARGIN:
         worst = record["float16"][0]
         advice.append(
-            f"{worst['tensor']} reaches {worst['amax']:.2g}, and float16 holds up to {MAX:,.0f}: build again with rows "
-            "like these (--data), which keeps such tensors in float32."
+            f"{worst['tensor']} reaches {worst['amax']:.2g}, and float16 ends at {MAX:,.0f}: build again with rows "
+            "like these (--data), so that such tensors stay in float32."
         )
     if record["large_sums"]:
         advice.append(f"{record['artefact']}: {describe_sums(record['large_sums'])}.")
@@ -393,7 +393,7 @@ def _advise_speed(record: ExplainRecord) -> list[str]:
         return []
     if shares["on_this_cpu"] < shares["integers"]:
         return [
-            "Not faster on this CPU, where some INT8 GEMMs run in float: evaluate model.int8.cpu.onnx with --backend "
-            "ort here; TensorRT runs model.int8.onnx in integers."
+            "The graph is not faster than FP32, because this CPU runs some INT8 GEMMs in float. Evaluate "
+            "model.int8.cpu.onnx with --backend ort here; model.int8.onnx is for TensorRT."
         ]
-    return ["Not faster here: use FP16 on a GPU or FP32 on this CPU, unless you need the smaller memory."]
+    return ["The graph is not faster than FP32 here: use FP16 on a GPU or FP32 on this CPU, unless memory is short."]

@@ -1,4 +1,4 @@
-"""The gate: artefacts of a bundle against FP32, and results against each other, on the same rows."""
+"""The gate: compare the accuracy of a bundle's artefacts with FP32, and results with each other, on the same rows."""
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -24,31 +24,31 @@ from toolchain.workflow import evaluate
 log = logging.getLogger(__name__)
 
 Tell = Callable[[str], None]
-"""Receives a line of progress."""
+"""Called with each line of progress."""
 
 
 def gate(
     bundle: Path, recipe: Recipe, *, engines: Sequence[str] = (), tell: Tell
 ) -> tuple[list[NamedComparison], Deployment]:
-    """Evaluate each graph of the bundle's precision, and its `engines` for this machine; compare each with FP32.
+    """Evaluate the graphs in the bundle's precision and the `engines` for this machine; compare each with FP32.
 
-    Without a GPU, graphs with float16 tensors run in halves (graph/halves.py). The views for TensorRT 8.6 are left out:
-    they are in float32, and its builder chooses the types.
+    Without a GPU, graphs with float16 tensors run on the CPU with every value rounded to float16 (graph/halves.py). The
+    graphs for TensorRT 8.6 are left out: they are in float32, and its builder chooses the types.
 
     Returns:
-        The comparisons, and the artefact that they allow to deploy, which is timed against FP32.
+        The comparisons, and the artefact that may be deployed, with its speed-up over FP32 and the next command.
 
     Raises:
         ToolchainError: see errors.py.
     """
     judged = compare_graphs(bundle, recipe, engines=engines, tell=tell)
     comparisons = [one.comparison for one in judged]
-    tell("gate: timing against FP32")
+    tell("gate: timing the best artefact against FP32")
     return comparisons, advise_deployment(bundle, recipe, [one.result for one in judged], comparisons)
 
 
 class Judged(NamedTuple):
-    """The result of an artefact, and its comparison with FP32."""
+    """The evaluation result of an artefact, and its comparison with FP32."""
 
     result: Result
     comparison: NamedComparison
@@ -57,9 +57,9 @@ class Judged(NamedTuple):
 def compare_graphs(
     bundle: Path, recipe: Recipe, *, engines: Sequence[str] = (), named: Path | None = None, tell: Tell
 ) -> list[Judged]:
-    """Return what `gate` does before it times: each artefact that it judges, evaluated and compared with FP32.
+    """Evaluate each artefact that `gate` judges, and compare it with FP32; nothing is timed against FP32 yet.
 
-    `named` is the bundle's path in the command of a result; None is `bundle`. For errors, see `gate`.
+    `named` is the path of the bundle that the command in a result shows; None for `bundle`. For errors, see `gate`.
     """
     artefacts, original = open_bundle(bundle, check_files=False).manifest["artefacts"], _original_of(bundle)
     graphs = [name for name in artefacts if name.endswith(".onnx") and name != "model.onnx" and ".trt8." not in name]
@@ -77,27 +77,27 @@ def compare_graphs(
 
 
 def needs_halves(file: Path) -> bool:
-    """Return whether a file is a graph with float16 tensors.
+    """Return whether a file is an ONNX graph with float16 tensors.
 
-    A GPU computes it in float16, and ONNX Runtime on a CPU only with `halves`.
+    A GPU computes such a graph in float16; ONNX Runtime on a CPU rounds to float16 only with the option `halves`.
     """
     return file.suffix == ".onnx" and file_has_halves(file)
 
 
 def compare_results(places: Iterable[Path], recipe: Recipe, *, tell: Tell) -> list[NamedComparison]:
-    """Compare results with the first of them; compare the results of a single place each with its FP32 reference.
+    """Compare the result of each further place with that of the first place, or a single place's results with FP32.
 
-    A place is the file of a result, or a bundle. A bundle that is compared with another place is represented by one
-    result. Only results of its current artefacts in its own precision are considered, and of these the first by:
+    A place is the file of a result, or a bundle. Among several places, a bundle is represented by one result. It is
+    chosen among the results of the bundle's current artefacts in the bundle's precision, by these criteria in order:
 
     1. the most rows;
-    2. the graph that was made for the device that ran it (`int8.cpu` on a CPU, `int8` on a GPU);
+    2. a graph that was made for the device that ran it (`int8.cpu` on a CPU, `int8` on a GPU);
     3. the latest time.
 
-    A bundle without such a result is evaluated.
+    A bundle without such a result is evaluated now.
 
     Raises:
-        InputError: a place holds no result, or the results are not of the same task and rows.
+        InputError: a place has no result, or the results are not for the same task and rows.
     """
     places = list(places)
     if len(places) == 1:
@@ -110,18 +110,19 @@ def compare_results(places: Iterable[Path], recipe: Recipe, *, tell: Tell) -> li
 def judge(
     comparisons: list[NamedComparison], *, strict: bool, way_on: str | None = None, advice: str | None = None
 ) -> None:
-    """Refuse a candidate that failed its gate. Warn once of those whose gate cannot tell, or refuse them if `strict`.
+    """Raise an error if a candidate failed its gate. If the gate cannot tell, log a warning or, if `strict`, raise too.
 
-    `way_on` is the next command, if one is known. `advice` takes the place of both.
+    `way_on` is the next command, if known. The message has it and a command that shows why the candidate failed, or
+    `advice` instead of both.
 
     Raises:
-        GateError: it names the first that failed, or else those whose gate cannot tell.
+        GateError: a candidate failed, or (if `strict`) the gate cannot tell; the message names the candidates.
     """
     for one in comparisons:
         if one["verdict"] == FAILS:
             raise GateError(
-                f"{one['candidate_name']}: {one['metric']} drops {one['drop_points']:.2f} points, "
-                f"{one['max_drop_points']:g} are allowed. {advice or _see_why(one, way_on)}"
+                f"{one['candidate_name']}: {one['metric']} drops by {one['drop_points']:.2f} points, and the limit is "
+                f"{one['max_drop_points']:g}. {advice or _see_why(one, way_on)}"
             )
     if unsure := [one for one in comparisons if one["verdict"] == UNKNOWN]:
         if strict:
@@ -130,18 +131,25 @@ def judge(
 
 
 def _see_why(one: NamedComparison, way_on: str | None) -> str:
-    """Return the command that shows why a candidate drops, and the next one: `explain` is about INT8 and FP8."""
+    """Return a sentence with the command that shows why a candidate's metric drops, and with the next command.
+
+    The first command is `explain` for INT8 and FP8, or else `verify`.
+    """
     variant = one["candidate_name"].rpartition(" ")[2]
-    why = f"See why: toolchain {'explain' if variant.startswith(tuple(QUANTIZED)) else 'verify'}"
-    return f"{why}; go on: {way_on}" if way_on else f"{why}."
+    shows_why = f"toolchain {'explain' if variant.startswith(tuple(QUANTIZED)) else 'verify'}"
+    if way_on is None:
+        return f"To see why: {shows_why}."
+    if way_on.startswith(shows_why):
+        return f"To see why: {way_on}"
+    return f"To see why: {shows_why}; next command: {way_on}"
 
 
 def _unsure(comparisons: list[NamedComparison]) -> str:
-    """Return in one sentence which gates cannot tell, and how many rows would, or why none would."""
+    """Return a sentence that names the candidates for which the gate cannot tell, and what would let it decide."""
     first = comparisons[0]
     names = " and ".join(one["candidate_name"] for one in comparisons)
     if why := next((one["why"] for one in comparisons if "why" in one), None):
-        return f"{names}: the gate cannot tell: {why}. Put it back, and call the same again."
+        return f"{names}: the gate cannot tell: {why}. Restore the original, and run the same command again."
     drops = " and ".join(f"{one['drop_points']:.2f}" for one in comparisons)
     more = max((one["rows_to_tell"] or 0 for one in comparisons), default=0)
     return (
@@ -157,7 +165,7 @@ def _all_results(place: Path, tell: Tell) -> list[Result]:
 
 
 def _representative(place: Path, tell: Tell) -> Result:
-    """Return the result that stands for a given path: the file, or one of a bundle (`compare_results`)."""
+    """Return the result that represents a place: the result itself, or one of a bundle (see `compare_results`)."""
     if not (place / MANIFEST).exists():
         return load_result(place)
     precision = open_bundle(place, check_files=False).manifest["precision"]
@@ -166,7 +174,10 @@ def _representative(place: Path, tell: Tell) -> Result:
 
 
 def _preference(result: Result) -> tuple[int, bool, str]:
-    """Return the sort key of a bundle's result: rows, whether the graph was made for the device, time."""
+    """Return the sort key of a result: number of rows, whether its graph is made for the device that ran it, and date.
+
+    The result with the highest key represents the bundle.
+    """
     made_for_device = (result["device"] == "cpu") == result["variant"].endswith(".cpu")
     return result["n"], made_for_device, result["created"]
 
@@ -185,21 +196,24 @@ def _original_of(place: Path) -> str | None:
 
 
 def _compare_with_fp32(result: Result, recipe: Recipe, original: str | None) -> NamedComparison:
-    """Return the comparison with the FP32 reference, which passes only if the reference is the `original` there is."""
+    """Return the comparison of a result with its FP32 reference.
+
+    If a shrunk checkpoint has an `original`, the verdict is a pass only if this original was the reference.
+    """
     found = _compare(result, result, recipe, with_reference=True)
     if original is not None and found["baseline_name"] != ORIGINAL and found["verdict"] == PASSES:
-        why = f"the original of the shrunk checkpoint, {original}, is not at hand or has changed"
+        why = f"the original of the shrunk checkpoint, {original}, cannot be found or has changed"
         return {**found, "verdict": UNKNOWN, "why": why}
     return found
 
 
 def _compare(baseline: Result, candidate: Result, recipe: Recipe, *, with_reference: bool = False) -> NamedComparison:
-    """Return the comparison of a candidate with a baseline, or with the FP32 reference of the baseline."""
+    """Return the comparison of a candidate with a baseline or, if `with_reference`, the baseline's FP32 reference."""
     keys: tuple[Literal["task", "split", "n", "data_sha256"], ...] = ("task", "split", "n", "data_sha256")
     if [baseline[key] for key in keys] != [candidate[key] for key in keys]:
         raise InputError(
-            f"{candidate['file']}: it is of {_rows(candidate)}, and {baseline['file']} is of {_rows(baseline)}. "
-            "Evaluate both on the same rows: toolchain eval."
+            f"{candidate['file']}: this result is for {_rows(candidate)}, but {baseline['file']} is for "
+            f"{_rows(baseline)}. Evaluate both on the same rows with toolchain eval."
         )
     found = compare(
         load_predictions(baseline, of_reference=with_reference),
@@ -221,7 +235,7 @@ def _rows(result: Result) -> str:
 
 
 def _name(result: Result, other: Result) -> str:
-    """Return the backend and variant of a result, after its place if `other` is in another one."""
+    """Return the backend and variant of a result, after the name of its bundle if `other` is of another bundle."""
     place, beside = Path(result["file"]).parent, Path(other["file"]).parent
     name = f"{result['backend']} {result['variant']}"
     return name if place == beside else f"{place.parent.name or place}: {name}"

@@ -1,4 +1,4 @@
-"""The kernels that TensorRT-RTX compiles a bundle to for a GPU, with bounds of their time; no GPU is needed."""
+"""Show the kernels that TensorRT-RTX compiles a bundle to, with lower bounds for their time; no GPU is needed."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -38,22 +38,22 @@ OTHERS = ("elementwise", "copy", "other")
 
 
 def explain_target(place: Path | None, changes: RecipeValues) -> ExplainedTarget:
-    """Compile the FP16 graph of a bundle and that in 8 bits for `target`; return their kernels with bounds; keep them.
+    """Compile a bundle's FP16 graph and its INT8 or FP8 graph for `target`; return and save a record of their kernels.
 
-    `batch_size` and `seq_len` of `changes` are the shape. A bundle in 8 bits need not have an FP16 graph: it is made of
-    model.onnx here.
+    Each kernel has a lower bound for its time. `batch_size` and `seq_len` in `changes` are the shape. If the bundle has
+    no FP16 graph, it is made from model.onnx here.
 
     Raises:
-        UsageError: the target is unknown or has no data sheet, there are several, or a shape is not one number.
+        UsageError: the target is unknown, has no data sheet or names several GPUs, or a shape is not one number.
         MachineError: TensorRT-RTX is not installed.
-        GateError: a GEMM needs float32, which the target lacks.
+        GateError: a GEMM needs float32, which the target does not support.
         InputError: the bundle cannot be read, or TensorRT-RTX does not compile a graph.
     """
     target = changes["target"]
     trt = import_release("trt-rtx")
     capabilities = parse_targets(trt, target)
     if len(capabilities) > 1:
-        raise UsageError(f"--target {target}: names several GPUs. Give one.")
+        raise UsageError(f"--target {target}: this names several GPUs. Give one.")
     gpu = find_target(target, capabilities[0])
     batch = _number("batch-size", changes.get("batch_size"), BATCH)
     length = _number("seq-len", changes.get("seq_len"), LENGTH)
@@ -85,7 +85,7 @@ def explain_target(place: Path | None, changes: RecipeValues) -> ExplainedTarget
 def _number(option: str, text: str | None, default: int) -> int:
     low, best, high = parse_triple(option, text, (default,) * 3)
     if not low == best == high:
-        raise UsageError(f"--{option} {text}: kernels are explained for one shape. Give one number.")
+        raise UsageError(f"--{option} {text}: kernels are compiled for a single shape. Give one number.")
     return best
 
 
@@ -115,7 +115,7 @@ def _compiled(bundle: Bundle, precision: str, gpu: Gpu, sm: int, *, batch: int, 
 
 
 def _sources(bundle: Bundle, name: str) -> list[str]:
-    """Return the files of a bundle that a graph depends on: itself, or those that it is made of where it is lacking."""
+    """Return the bundle's files that a graph depends on: the graph itself or, if missing, the files it is made from."""
     made_of = ("model.onnx", "calibration.json", "model.int8.onnx")
     return [
         one
@@ -125,16 +125,16 @@ def _sources(bundle: Bundle, name: str) -> list[str]:
 
 
 def _half(model: ir.Model, beyond: list[str]) -> ir.Model:
-    """Return the graph in FP16, as a build makes it; the tensors `beyond` float16 stay in float32."""
+    """Return the graph in FP16, as a build makes it; the tensors in `beyond` exceed float16 and stay in float32."""
     first_token(model)
     to_half(model, beyond)
     return model
 
 
 def answer(graphs: list[CompiledGraph], gpu: Gpu) -> str:
-    """Return one sentence with the reason why INT8 or FP8 is not faster than it is."""
+    """Return an explanation of how fast INT8 or FP8 is compared with FP16, and what keeps it from being faster."""
     if len(graphs) < 2:
-        return "The bundle has no INT8 graph to compare with: build it with toolchain build --precision int8."
+        return "The bundle has no INT8 graph to compare with. Build one with toolchain build --precision int8."
     half, integer = graphs
     precision = integer["precision"]
     title = QUANTIZED[precision].title
@@ -149,9 +149,10 @@ def answer(graphs: list[CompiledGraph], gpu: Gpu) -> str:
         f", and GEMMs that are not in {title} take {not_integer:,.0f} µs" if not_integer > 0.02 * integer["us"] else ""
     )
     return (
-        f"By the bounds of its kernels {title} is {faster}, {integer['us']:,.0f} against {half['us']:,.0f} µs a batch, "
-        f"although its GEMMs are up to {peak:.3g} times as fast: GEMMs and attention go from {gemms_us_half:,.0f} "
-        f"to {gemms_us:,.0f} µs, but the other kernels, which only move memory, take {rest:,.0f} µs in {title} "
+        f"By the bounds of its kernels {title} is {faster}: {integer['us']:,.0f} against {half['us']:,.0f} µs per "
+        "batch. "
+        f"Its GEMMs are up to {peak:.3g} times as fast, so GEMMs and attention go from {gemms_us_half:,.0f} "
+        f"to {gemms_us:,.0f} µs. But the other kernels, which only move memory, take {rest:,.0f} µs in {title} "
         f"({rest / integer['us']:.0%} of the batch) and {rest_half:,.0f} µs in FP16{more}."
     )
 

@@ -1,6 +1,7 @@
-"""What TensorRT-RTX makes of a language model's graph for a GPU, in the first pass and in a step; no GPU is needed.
+"""Compile a language model's graph with TensorRT-RTX, for the prompt and for a decoding step; no GPU is needed.
 
-No backend of `generate` runs such a plan. This says whether the compiler takes the graph, and what it gives at most.
+No backend of `generate` runs such a plan. The record only says whether the compiler accepts the graph, and how fast a
+pass can be at most.
 """
 
 from collections import Counter
@@ -32,8 +33,10 @@ BATCH, LENGTH = 1, 128
 def explain_passes(bundle: Bundle, changes: RecipeValues) -> ExplainedPasses:
     """Compile the graph of a language model for `target`, in float16 and with the weights of the bundle's precision.
 
+    Return the record of the compiled passes, with lower bounds for their time.
+
     Raises:
-        UsageError: the target is unknown or has no data sheet, there are several, or a shape does not fit.
+        UsageError: the target is unknown, has no data sheet or names several GPUs, or a shape does not fit.
         MachineError: TensorRT-RTX is not installed.
         InputError: the bundle cannot be read.
     """
@@ -41,7 +44,7 @@ def explain_passes(bundle: Bundle, changes: RecipeValues) -> ExplainedPasses:
     trt = import_release("trt-rtx")
     sm, *others = parse_targets(trt, target)
     if others:
-        raise UsageError(f"--target {target}: names several GPUs. Give one.")
+        raise UsageError(f"--target {target}: this names several GPUs. Give one.")
     gpu = find_target(target, sm)
     batch, length = (
         _number(name, changes.get(name), value) for name, value in (("batch_size", BATCH), ("seq_len", LENGTH))
@@ -73,12 +76,15 @@ def _number(name: str, text: str | None, default: int) -> int:
     if text is None:
         return default
     if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"--{name.replace('_', '-')} {text}: kernels are explained for one shape. Give one number.")
+        raise UsageError(f"--{name.replace('_', '-')} {text}: kernels are compiled for one shape. Give one number.")
     return int(text)
 
 
 def _compiled(bundle: Bundle, kind: str, new: int, before: int, *, batch: int, gpu: Gpu, sm: int) -> CompiledPass:
-    """Compile a pass over `new` tokens of each row with `before` in the cache; `kind` is the type of the weights."""
+    """Compile a pass over `new` tokens per row, with `before` tokens in the cache; return its kernels and bounds.
+
+    `kind` is the precision of the weights: fp16, int8 or int4.
+    """
     model = graph.load(bundle.file(graph_name("fp32")))
     to_typed(model, BITS.get(kind))
     found: CompiledPass = {
@@ -113,7 +119,7 @@ def _is_gemm(kernel: Kernel) -> bool:
 
 
 def _shapes(model: ir.Model, batch: int, new: int, before: int) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each input; the logits of the last position are wanted."""
+    """Return the shape of each input of the graph, for logits of the last position only."""
     shapes: dict[str, tuple[int, ...]] = {
         "input_ids": (batch, new),
         "position_ids": (batch, new),
@@ -127,13 +133,13 @@ def _shapes(model: ir.Model, batch: int, new: int, before: int) -> dict[str, tup
 
 
 def _answer(passes: list[CompiledPass], batch: int) -> str:
-    """Return what the compiler made of the passes, in sentences."""
+    """Return sentences about the compiled passes: the bound for tokens/s, and how quantized weights compare."""
     said = []
     for one in passes:
         if one["phase"] == "step" and one["us"] and one["bytes"] is not None:
             said.append(
-                f"In {one['precision']} a step moves {megabytes(one['bytes'])} MB, so it makes at most "
-                f"{batch * 1e6 / one['us']:,.0f} tokens/s."
+                f"In {one['precision']}, a decoding step moves {megabytes(one['bytes'])} MB, so at most "
+                f"{batch * 1e6 / one['us']:,.0f} tokens/s are possible."
             )
     half, *rest = [one for one in passes if one["phase"] == "step"]
     for one in rest:
@@ -141,9 +147,9 @@ def _answer(passes: list[CompiledPass], batch: int) -> str:
             said.append(f"The compiler refuses {one['precision']} weights for this GPU.")
         elif one["bytes"] and half["bytes"] and one["bytes"] > half["bytes"]:
             said.append(
-                f"{one['precision']} weights move more bytes than float16: kernels of their own dequantize them to "
-                "float16 in each pass."
+                f"A step with {one['precision']} weights moves more bytes than with float16: separate kernels "
+                "dequantize the weights to float16 in each pass."
             )
     return " ".join(
-        [*said, "These are bounds: `generate` runs no such plan, and the float16 was not checked for range."]
+        [*said, "These are bounds: `generate` runs no such plan, and values were not checked for float16's range."]
     )

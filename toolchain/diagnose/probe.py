@@ -1,4 +1,4 @@
-"""The artefact that verify and explain examine, from a bundle or an ONNX file, and the rows that they run."""
+"""Open the artefact that `verify` and `explain` examine, from a bundle or an ONNX file, and the rows that they run."""
 
 import contextlib
 from dataclasses import dataclass
@@ -49,14 +49,15 @@ class ProbeGraph:
         backend: the backend that runs it.
         device: `cpu` or `cuda:N`.
         precision: `fp32`, `fp16`, `bf16`, `int8` or `fp8`.
-        reference: the FP32 graph, or None if there is none beside it, or it is that graph itself.
-        fp32: name, backend and model of the FP32 reference: PyTorch if the checkpoint is at hand; None as above.
-        tokens: the rows.
+        reference: the bundle's FP32 graph; None outside a bundle, and if `file` is that graph.
+        fp32: name, backend and model of the FP32 reference, which is the checkpoint in PyTorch if it is available;
+            None outside a bundle, and if the artefact itself is the reference.
+        tokens: the rows to run, as tokens.
         empty: one row with an empty text.
-        unknown_id: the id of unknown words.
+        unknown_id: token id of unknown words.
         vocabulary: number of token ids.
         max_length: truncation length, tokens.
-        rows: the rows, in words.
+        rows: description of the rows.
         calibration: the bundle's calibration.json, if it has one.
         head: the head of the bundle's model; None for a graph alone.
     """
@@ -83,8 +84,11 @@ def open_probe_graph(place: Path | None, changes: RecipeValues, *, graphs_only: 
     """Return the artefact at `place`, a bundle or an ONNX file, with rows to run.
 
     `changes` are keys of a recipe. They choose the artefact of a bundle: `file`, or the one for `backend` and `device`.
-    The rows are train rows that were not used for calibration if the bundle's data are at hand, otherwise built-in
-    sentences; for an ONNX file without a tokenizer (`model` names one), random token ids.
+    With `graphs_only`, a checkpoint in PyTorch is refused.
+
+    The rows are train rows that were not used for calibration, if the bundle's data are available; otherwise they are
+    built-in sentences. An ONNX file outside a bundle gets built-in sentences if a tokenizer is beside it or `model`
+    names one, or else random token ids.
 
     Raises:
         ToolchainError: see errors.py.
@@ -95,11 +99,13 @@ def open_probe_graph(place: Path | None, changes: RecipeValues, *, graphs_only: 
         return _open_file(place, changes)
     asked = backend_of(changes)
     if is_remote(asked) or (graphs_only and asked == "torch"):
-        raise UsageError(f"--backend {asked}: it has no graph to examine. Choose ort or trt.")
+        raise UsageError(f"--backend {asked}: this backend runs no file that can be examined. Choose ort or trt.")
     default = {"device": "cpu"} if asked == "ort" else {}  # without --device, a graph is examined on the CPU
     target = find_target({**default, **changes, "backend": asked}, place)
     if target.bundle is None:
-        raise UsageError("there is no bundle or ONNX file. Name one, or build one: toolchain build --precision int8.")
+        raise UsageError(
+            "no bundle or ONNX file was given. Name one, or build a bundle: toolchain build --precision int8."
+        )
     resolved = target.resolved
     texts, rows = _texts(target.bundle, resolved)
     model = target.model
@@ -125,7 +131,7 @@ def open_probe_graph(place: Path | None, changes: RecipeValues, *, graphs_only: 
 
 
 def _texts(bundle: Bundle, resolved: ResolvedRecipe) -> tuple[list[Text], str]:
-    """Return texts to run, and what they are."""
+    """Return the texts to run, and a description of them."""
     if resolved.has_local_rows:
         with contextlib.suppress(ToolchainError):  # the data are gone
             used: list[str] = []
@@ -148,10 +154,10 @@ class _Rows:
 
 
 def _open_file(file: Path, changes: RecipeValues) -> ProbeGraph:
-    """Return an ONNX file outside a bundle; nothing is known of its reference."""
+    """Return an ONNX file outside a bundle, which has no reference, with rows to run."""
     backend = backend_of(changes)
     if backend not in BACKENDS or BACKENDS[backend].runs != "graph":
-        raise UsageError(f"--backend {backend}: it runs no ONNX file. Choose ort or openvino.")
+        raise UsageError(f"--backend {backend}: this backend does not run ONNX files. Choose ort or openvino.")
     model = graph.load(file)
     inputs = _check_encoder(file, model)
     named, device = changes.get("model"), changes.get("device") or "cpu"
@@ -181,10 +187,10 @@ def _open_file(file: Path, changes: RecipeValues) -> ProbeGraph:
 
 
 def _check_encoder(file: Path, model: ir.Model) -> tuple[str, ...]:
-    """Return the names of the inputs of a sequence classifier.
+    """Check that a graph is an encoder with a classifier, and return the names of its inputs.
 
     Raises:
-        InputError: the graph is not one, or its batch or length is fixed.
+        InputError: the graph is not such an encoder, or its batch or length is fixed.
     """
     if not len(model.graph):
         raise InputError(f"{file}: the graph is empty. Give another one.")
@@ -195,12 +201,12 @@ def _check_encoder(file: Path, model: ir.Model) -> tuple[str, ...]:
     if logits is None or (logits.shape is not None and len(logits.shape) not in (2, 3)):
         raise InputError(f"{file}: it has no output `logits` [batch, classes]. Give the graph of a classifier.")
     if any(isinstance(size, int) for value in model.graph.inputs for size in value.shape or ()):
-        raise InputError(f"{file}: its batch or length is fixed. Export it with both dynamic.")
+        raise InputError(f"{file}: its batch size or sequence length is fixed. Export it with both dynamic.")
     return inputs
 
 
 def _sentences(folder: Path, inputs: tuple[str, ...], length: int) -> _Rows:
-    """Return the built-in sentences in the tokens of the tokenizer in `folder`."""
+    """Return the built-in sentences as tokens of the tokenizer in `folder`."""
     tokenizer, texts = load_tokenizer(folder), probe_texts(1)
     encoder = TextEncoder(tokenizer, max_length=length, inputs=inputs)
     description = f"{len(texts)} built-in sentences"
@@ -208,7 +214,7 @@ def _sentences(folder: Path, inputs: tuple[str, ...], length: int) -> _Rows:
 
 
 def _random_rows(inputs: tuple[str, ...], vocabulary: int, *, seed: int) -> _Rows:
-    """Return rows of random token ids; the empty row has two tokens, as between the special tokens of BERT."""
+    """Return rows of random token ids. The row for an empty text has two ids, because BERT adds two special tokens."""
     generator = np.random.default_rng(seed)
     sizes = [*generator.integers(*RANDOM_LENGTHS, ROWS), 2]
     columns = {
@@ -226,7 +232,7 @@ def _unknown_id(tokenizer: Any) -> int:
 
 
 def vocabulary_size(model: ir.Model) -> int:
-    """Return the number of rows of the embedding table that the token ids index; 1 if it is not found."""
+    """Return the number of token ids: the rows of the embedding table that they index; 1 if the table is not found."""
     for node in graph.nodes(model, "Gather"):
         table, source = constant_behind(node.inputs[0]), node.inputs[1]
         while source is not None and (maker := source.producer()) is not None and maker.op_type == "Cast":

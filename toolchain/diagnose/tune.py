@@ -1,4 +1,4 @@
-"""`tune` on a bundle: the mixed-precision search, saved as it goes, and its results: a recipe, a record, a plot."""
+"""`toolchain tune`: search which GEMMs of a bundle to exclude from INT8; write a recipe, a record and a plot."""
 
 import json
 from collections.abc import Callable
@@ -34,8 +34,8 @@ VERSION = 2
 def tune(changes: RecipeValues, *, bundle: Path | None = None, tell: Callable[[str], None]) -> TuneRecord:
     """Find which GEMMs of an INT8 bundle to exclude from INT8; write a recipe, the record and a plot.
 
-    `changes` are keys of a recipe. Every evaluation is saved below the bundle's results, so that a search that was
-    stopped continues.
+    `changes` are keys of a recipe. Every evaluation is saved below the bundle's results, so that an interrupted search
+    continues where it stopped.
 
     Raises:
         InputError: the bundle is not in INT8.
@@ -48,7 +48,7 @@ def tune(changes: RecipeValues, *, bundle: Path | None = None, tell: Callable[[s
     artefacts = found.manifest["artefacts"] if found else {}
     if found is None or "calibration.json" not in artefacts or "model.fp8.onnx" in artefacts:
         raise InputError(
-            f"{found.path if found else bundle}: it is not in INT8. Build INT8: toolchain build --precision int8."
+            f"{found.path if found else bundle}: it is not in INT8. Build it with: toolchain build --precision int8."
         )
     calibration = read_calibration(found.file("calibration.json"))
     recipe, resolved = target.resolved.recipe, target.resolved
@@ -60,8 +60,8 @@ def tune(changes: RecipeValues, *, bundle: Path | None = None, tell: Callable[[s
     file = found.path / RESULTS / FOLDER / f"search-{key}.json"
     memory = _read_search(file)
     tell(
-        f"at most {recipe.budget} graphs on hold-out rows of {len(rows)} train rows; "
-        f"{len(memory.get('evaluations', {}))} of them were evaluated before ({file})"
+        f"evaluating at most {recipe.budget} graphs on hold-out rows from {len(rows)} train rows; "
+        f"{len(memory.get('evaluations', {}))} graphs were already evaluated ({file})"
     )
 
     model = smoothed(graph.load(found.file("model.onnx")), calibration.smoothing)
@@ -77,7 +77,7 @@ def tune(changes: RecipeValues, *, bundle: Path | None = None, tell: Callable[[s
 
 
 def _read_search(file: Path) -> SearchRecord:
-    """Return the saved evaluations; none if the file is missing or damaged, and the search then starts again."""
+    """Return the saved evaluations; none if the file is missing or damaged, so that the search starts again."""
     try:
         known: SearchRecord = json.loads(file.read_text(encoding="utf-8"))
         _ = [Sensitivity(**one) for one in known["noise"]], [Distance(**one) for one in known["evaluations"].values()]
@@ -103,7 +103,7 @@ def _record(bundle: Bundle, found: SearchResult, *, max_drop: float, rows: int) 
 
 
 def _write(bundle: Bundle, record: TuneRecord) -> TuneFiles:
-    """Write a recipe that builds the bundle with this set, the record and the plot; return their paths."""
+    """Write a recipe that builds the bundle with the found GEMMs excluded, the record, and a plot; return the paths."""
     folder = bundle.path / RESULTS / FOLDER
     files = {"recipe": folder / "keep.toml", "record": folder / "tune.json", "plot": folder / "tune.svg"}
     values = {

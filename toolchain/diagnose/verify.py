@@ -1,7 +1,7 @@
-"""Verification: each row gets the same logits in any batch, with any padding and in any order, and parity with FP32.
+"""Verify that an artefact gives a row the same logits in any batch, padding and order, and logits close to FP32's.
 
-On a CPU, a graph with float16 tensors runs with them rounded to float16 (graph/halves.py), as a GPU computes it.
-Every case is compared with the rows one by one, without padding. Differences are the largest of any logit.
+Every case is compared with the rows run one by one, without padding; a difference is the largest over all logits. On a
+CPU, a graph with float16 tensors runs with them rounded to float16 (graph/halves.py), as on a GPU.
 """
 
 from collections.abc import Callable, Iterator
@@ -34,11 +34,11 @@ PARITY = {"fp32": 1e-4, "fp16": 0.05, "bf16": 0.1, "int8": 0.15, "fp8": 0.15}
 COSINE = {"fp32": 1e-6, "fp16": 1e-3, "bf16": 0.01, "int8": 0.05, "fp8": 0.05}
 
 Compare = Callable[..., CaseRecord]
-"""`compare(name, found, expected)`: the case of these logits; `expected` is by default every row alone."""
+"""`compare(name, found, expected)`: return the case for logits; `expected` defaults to those of each row alone."""
 
 
 def verify(probe: ProbeGraph) -> VerifyRecord:
-    """Run every case and return them.
+    """Run every case; return the record of all cases, and whether the artefact passed them.
 
     Raises:
         ToolchainError: the artefact cannot be run.
@@ -57,16 +57,18 @@ def verify(probe: ProbeGraph) -> VerifyRecord:
 
 
 def judge(record: VerifyRecord) -> None:
-    """Refuse an artefact that failed a case.
+    """Raise if an artefact failed a case.
 
     Raises:
-        GateError: it names the first case that failed.
+        GateError: a case failed; the message names the first.
     """
     failed = next((case for case in record["cases"] if not case["passed"]), None)
     if failed:
-        why = failed["note"] or f"logits differ by {failed['difference']:.2g}, {failed['tolerance']:.2g} is allowed"
+        why = failed["note"] or (
+            f"logits differ by {failed['difference']:.2g}, and the tolerance is {failed['tolerance']:.2g}"
+        )
         raise GateError(
-            f"{record['artefact']}: {failed['name']}: {why}. Do not ship it; see what differs: toolchain explain."
+            f"{record['artefact']}: {failed['name']}: {why}. Do not deploy it. To see what differs: toolchain explain."
         )
 
 
@@ -97,12 +99,12 @@ def _cases(probe: ProbeGraph, infer: Infer) -> Iterator[CaseRecord]:
     if probe.fp32:
         yield _parity(probe, probe.fp32, alone)
     elif probe.precision != "fp32":
-        yield _case("parity with FP32", None, None, True, "not compared: there is no FP32 graph beside it")
+        yield _case("parity with FP32", None, None, True, "not compared: there is no FP32 graph to compare with")
 
 
 def _equal_lengths(tokens: Tokens, infer: Infer, compare: Compare, alone: Logits) -> Iterator[CaseRecord]:
-    """Run batches of rows of one length: the bundle states that its answers depend on padding."""
-    yield _case("padding", None, None, True, "not run: answers depend on it, so every batch has rows of one length")
+    """Yield the cases of a bundle whose logits depend on padding: batches of rows of the same length."""
+    yield _case("padding", None, None, True, "not run: logits depend on padding, so batches have rows of one length")
     for size in BATCHES:
         rows = [np.resize(group, size) for group in batches_of(tokens, size)]
         yield compare(
@@ -113,7 +115,7 @@ def _equal_lengths(tokens: Tokens, infer: Infer, compare: Compare, alone: Logits
 
 
 def _paddings(probe: ProbeGraph, infer: Infer, compare: Compare, alone: Logits) -> Iterator[CaseRecord]:
-    """Run batches of rows of different lengths, which are padded."""
+    """Yield the cases with padding: batches of rows of different lengths, single padded rows, and another order."""
     tokens = probe.tokens
     every_row = np.arange(len(tokens))
     for size in BATCHES:
@@ -135,18 +137,21 @@ def _one_by_one(infer: Infer, tokens: Tokens) -> Logits:
 
 
 def _beside_a_row_of_padding(probe: ProbeGraph, infer: Infer, compare: Compare) -> CaseRecord:
-    """Put a row without any token first: its logits must be finite if FP32's are, and it must change no other row."""
+    """Return the case of a batch whose first row is only padding.
+
+    The logits of this row must be finite if those of FP32 are, and the other rows must not change.
+    """
     tokens = probe.tokens
     batch = tokens.batch(np.arange(len(tokens)))
     empty = {name: np.full_like(array[:1], tokens.pad_values[name]) for name, array in batch.items()}
     found = infer({name: np.concatenate([empty[name], array]) for name, array in batch.items()})
     if not np.isfinite(found[0]).all() and _finite_in_fp32(probe, empty):
-        return _case("beside a row of padding", None, None, False, "the row of padding is not finite")
+        return _case("beside a row of padding", None, None, False, "the logits of the row of padding are not finite")
     return compare("beside a row of padding", found[1:])
 
 
 def _finite_in_fp32(probe: ProbeGraph, batch: Batch) -> bool:
-    """Return whether the FP32 reference has finite logits for a batch, as it is taken to have where there is none."""
+    """Return whether the FP32 reference has finite logits for a batch; True if there is no reference."""
     if probe.fp32 is None:
         return True
     _, backend, model = probe.fp32
@@ -155,7 +160,7 @@ def _finite_in_fp32(probe: ProbeGraph, batch: Batch) -> bool:
 
 
 def _unusual_rows(probe: ProbeGraph, infer: Infer, compare: Compare) -> Iterator[CaseRecord]:
-    """Run the longest row, an empty text and unknown words, each alone and in a batch with another row."""
+    """Yield the cases of the longest row, an empty text and unknown words, each compared in a batch and alone."""
     ids = probe.tokens.columns["input_ids"]
     first, last = ids[0][0], ids[0][-1]
     middle = [token for row in ids for token in row[1:-1]] or [first]
@@ -177,13 +182,16 @@ def _unusual_rows(probe: ProbeGraph, infer: Infer, compare: Compare) -> Iterator
 
 
 def _beyond_the_vocabulary(probe: ProbeGraph, infer: Infer, compare: Compare) -> CaseRecord:
-    """Run an id beyond the vocabulary: it is refused or gives finite logits, and the next call is not affected."""
+    """Return the case of a token id outside the vocabulary.
+
+    The runtime must refuse it or give finite logits, and the next call must not be affected.
+    """
     batch: Batch = probe.tokens.batch(np.array([0]))
     ids = batch["input_ids"].copy()
     ids[0, -1] = probe.vocabulary
     name = "an id beyond the vocabulary"
     if probe.backend == "torch" and (probe.device != "cpu" or probe.choices.get("compiled")):
-        return _case(name, None, None, True, "not run: it would end the process in PyTorch, compiled or on a GPU")
+        return _case(name, None, None, True, "not run: PyTorch, compiled or on a GPU, would crash the process")
     try:
         found = infer({**batch, "input_ids": ids})
         note = "taken, and finite" if np.isfinite(found).all() else "taken, and not finite"
@@ -200,7 +208,7 @@ def _parity(probe: ProbeGraph, reference: tuple[str, str, Source | Path], alone:
     near = probe.head.nearness(alone, expected) if probe.head else None
     if near is not None and np.isfinite(near).all():
         tolerance, distance = COSINE[probe.precision], float(1 - near.mean())
-        note = f"the least cosine is {near.min():.4f}"
+        note = f"the smallest cosine is {near.min():.4f}"
         return _case(f"parity with {name} (1 - cosine)", distance, tolerance, distance <= tolerance, note)
     scale = max(1.0, float(np.sqrt(np.square(expected).mean())))
     tolerance = PARITY[probe.precision] * scale

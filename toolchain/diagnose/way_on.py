@@ -1,7 +1,8 @@
-"""The next command after a gate or a search. It keeps the options of this one, and no sequence of them is a circle.
+"""Choose the next command to advise after a build, a gate or a search. Options of the last command are kept.
 
-After a failed INT8 gate: the ranges that `auto` chooses, then the GEMMs that `tune` finds, then a higher precision.
-Each is advised only if the bundle was not built with it yet.
+After a failed INT8 gate, the advice is first to build with `--calib-method auto`, then to exclude GEMMs with `tune`,
+then to build in a higher precision. Each command is advised only if the bundle was not built with it yet, so the advice
+never repeats.
 """
 
 import re
@@ -26,7 +27,10 @@ CARRIED = (*GATE, "backend", "device", "target", *ENGINE, *CONSENT)
 
 
 def after_build(done: BuildRecord, recipe: Recipe) -> str:
-    """Return the command after a build without a gate: evaluate its engine, or its graph, with the same consents."""
+    """Return the command after a build without a gate: it evaluates the bundle's engine, or else its graph.
+
+    It keeps the options with which the user allowed pickled weights or remote code.
+    """
     engine = done.get("engine")
     backend = ["--backend", engine.get("backend", "trt")] if engine else []
     command = _command("eval", done["bundle"], *backend, *recipe.flags(("device", *CONSENT)))
@@ -34,9 +38,11 @@ def after_build(done: BuildRecord, recipe: Recipe) -> str:
 
 
 def after_gate(bundle: Bundle, recipe: Recipe, best: Result | None, candidates: Sequence[Candidate]) -> str:
-    """Return the command after a gate: serve `best`, which passes, or else evaluate more rows or build otherwise.
+    """Return the command after a gate.
 
-    `recipe` is that of the gate, and `candidates` are the artefacts that it judged.
+    The command serves the `best` artefact, which passed, or builds an engine from it on a GPU. If the gate cannot tell,
+    the command runs the gate again with more rows. If all failed, it builds the bundle in another way. `recipe` is that
+    of the gate, and `candidates` are the artefacts that the gate judged.
     """
     place = str(bundle.path)
     if best and best.get("halves"):
@@ -65,9 +71,10 @@ def _after_failure(bundle: Bundle, recipe: Recipe, carried: list[str]) -> str:
 
 
 def higher_precision(bundle: Bundle, carried: Sequence[str]) -> str:
-    """Return the command that builds a bundle beside this one in the next precision above, with the words `carried`.
+    """Return the command that builds a bundle in the next higher precision, in a folder beside this bundle.
 
-    A CPU computes float16 in float32, so FP16 is advised only where there is a GPU. Above FP32 there is nothing.
+    `carried` are further words of the command. FP16 is advised only on a machine with a GPU, because a CPU computes
+    float16 in float32. For a bundle in FP32, the command is `verify`.
     """
     place, precision = str(bundle.path), bundle.manifest["precision"]
     if precision == "fp32":
@@ -78,9 +85,11 @@ def higher_precision(bundle: Bundle, carried: Sequence[str]) -> str:
 
 
 def after_tune(bundle: Bundle, recipe: Recipe, *, file: str, enough: bool, exhausted: bool, max_drop: float) -> str:
-    """Return the command after a search for the GEMMs to exclude: build its recipe `file`, or search on, or give up.
+    """Return the command after a search for the GEMMs to exclude from INT8.
 
-    `exhausted` says whether the search ended within its budget, so that a larger one would change nothing.
+    If the found set is `enough`, its recipe `file` is built. Otherwise the search continues with twice the budget or,
+    if it is `exhausted`, the bundle is built in a higher precision. A search is exhausted if it ended before it used
+    its budget, so that a larger one would change nothing.
     """
     carried = recipe.replace(max_drop=max_drop).flags(GATE)
     if enough:
