@@ -71,7 +71,7 @@ def test_required_energy_that_cannot_be_measured_exits_with_4(root, bundle):
     ("options", "message"),
     [
         (["--energy", "--energy-window", "4"], "--energy-window 4"),
-        (["--rate", "10"], "only with --energy"),
+        (["--rate", "10"], "only be used with --energy"),
         (["--energy", "--rate", "0"], "--rate 0"),
         (["--energy", "--energy-batch-sizes", "1,x"], "1,x"),
         (["--energy", "--pue", "0.5"], "--pue 0.5"),

@@ -127,7 +127,7 @@ def test_a_component_that_lacks_one_of_its_devices_makes_the_status_partial(lack
     found = block(Run([one] * 5), WholeMeter(lacks=lacks), Protocol(), device="cuda:0")  # type: ignore[arg-type]
     assert (found["status"], found["reason"]) == (status, "not_supported" if lacks else None)
     assert not lacks or "a part of gpu_board" in found["detail"]
-    assert ("not of all its devices: not_supported: GPU-2" in "\n".join(describe(found))) is bool(lacks)
+    assert ("not all its devices could be measured: not_supported: GPU-2" in "\n".join(describe(found))) is bool(lacks)
     assert found["total_j"] == 5 * 360  # the memory is in the board
     assert found["peak_power_w"] is None  # of the board alone it would be less than the mean can be
     assert found["components"][BOARD]["peak_power_w"] == 70
@@ -184,13 +184,13 @@ def test_carbon_follows_the_figures_of_the_user() -> None:
 def test_the_text_has_every_figure_and_the_missing_components() -> None:
     lines = "\n".join(describe(made([trial(300)] * 5, share_correct=0.8)))
     for piece in (
-        "300 mJ a row [300 mJ, 300 mJ] at full load of what could be measured",
-        "15 mJ a real token",
-        "12 mJ a padded position",
-        "375 mJ a correct row",
-        "1,500 J in 30.0 s, 50.0 W",
+        "300 mJ per row [300 mJ, 300 mJ] at full load (measured components only)",
+        "15 mJ per real token",
+        "12 mJ per position (padding included)",
+        "375 mJ per correct row",
+        "1,500 J in 30.0 s, mean 50.0 W",
         "ticks of 100 ms",
-        "1.000 of integrated power",
+        "1.000 times the integrated power",
         "cpu_package: n/a",
         "rapl_absent",
         "95 % over 5 windows",

@@ -22,7 +22,7 @@ from toolchain.errors import MachineError
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (ModuleNotFoundError("No module named 'tensorrt'", name="tensorrt"), "TensorRT: not installed"),
+        (ModuleNotFoundError("No module named 'tensorrt'", name="tensorrt"), "TensorRT: it is not installed"),
         (ImportError("libnvinfer.so.10: no such file"), r"cannot be loaded \(libnvinfer"),
         (FileNotFoundError("Could not find: libnvinfer.so.10"), r"cannot be loaded \(Could not find"),
     ],

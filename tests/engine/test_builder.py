@@ -60,7 +60,9 @@ def test_compatibility_that_excludes_this_gpu_is_refused(hardware, sm, allowed):
     if allowed:
         options.check(sm)
     else:
-        with pytest.raises(UsageError, match=rf"--hardware-compatible {hardware}: needs .* {sm // 10}\.{sm % 10}"):
+        with pytest.raises(
+            UsageError, match=rf"--hardware-compatible {hardware}: a GPU must have .* {sm // 10}\.{sm % 10}"
+        ):
             options.check(sm)
 
 

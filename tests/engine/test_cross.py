@@ -35,7 +35,7 @@ def test_a_graph_is_compiled_and_its_layers_are_listed():
 def test_a_float32_gemm_on_turing_is_named():
     with pytest.raises(
         InputError,
-        match=r"layer\.product is in float32, .* Choose a graph whose GEMMs are in float16 or INT8, or a later GPU",
+        match=r"layer\.product is in float32, .* Choose a --precision whose GEMMs are in float16 or INT8, or a later",
     ):
         compile_static(gemm(TensorProto.FLOAT), 75, {"x": (8, 16)})
     assert compile_static(gemm(TensorProto.FLOAT), 86, {"x": (8, 16)}).plan
@@ -62,5 +62,5 @@ def test_targets_are_what_the_library_compiles_for():
 
 @pytest.mark.parametrize("name", ["h100", "sm90", "gtx1080", "", "t4,h200"])
 def test_an_unknown_target_is_refused_with_the_list(name):
-    with pytest.raises(UsageError, match=r"does not compile for it\. Choose .*t4, .*sm75, .*sm120"):
+    with pytest.raises(UsageError, match=r"does not compile for this GPU\. Choose .*t4, .*sm75, .*sm120"):
         parse_targets(import_release("trt-rtx"), name)

@@ -78,9 +78,9 @@ def test_a_gpu_is_described_and_its_context_released(driver):
 
 def test_missing_memory_is_a_machine_error(driver):
     with cuda.open_gpu() as gpu:
-        with pytest.raises(MachineError, match="GPU 0: no 3 MB left"):
+        with pytest.raises(MachineError, match="GPU 0: out of memory: 3 MB could not be allocated on the GPU"):
             gpu.buffer(3 << 20)
-        with pytest.raises(MachineError, match="no 2 MB of page-locked memory left"):
+        with pytest.raises(MachineError, match="out of memory: 2 MB of page-locked host memory could not be"):
             gpu.pinned((1 << 19,), "float32")
 
 
@@ -104,7 +104,7 @@ def test_missing_pycuda_is_a_machine_error(monkeypatch):
         raise ImportError("libcuda.so.1: cannot open shared object file")
 
     monkeypatch.setattr(importlib, "import_module", absent)
-    with pytest.raises(MachineError, match=r"PyCUDA: not installed, or without CUDA .libcuda"):
+    with pytest.raises(MachineError, match=r"PyCUDA: the package or CUDA is not installed .libcuda"):
         cuda.import_pycuda()
 
 
@@ -156,7 +156,7 @@ def test_a_failure_during_the_capture_ends_it(library):
 @pytest.mark.parametrize("name", ["cuStreamBeginCapture_v2", "cuStreamEndCapture", "cuGraphInstantiateWithFlags"])
 def test_an_error_names_the_function_of_the_driver(library, name):
     library.refuses = name
-    with pytest.raises(MachineError, match=f"{name} returns CUresult 900"):
+    with pytest.raises(MachineError, match=f"{name} fails with CUresult 900"):
         cuda.CudaGraph(SimpleNamespace(handle=5), lambda: None)
     assert ("cuGraphDestroy" in library.calls) == (name == "cuGraphInstantiateWithFlags")
 

@@ -1,5 +1,6 @@
 """What NVIDIA's compiler makes of every graph is what the graph asks for; planted faults are found by their names."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -74,10 +75,10 @@ def merged(model: ir.Model) -> None:
 
 def test_an_attention_with_a_moved_qdq_pair_is_named(exported):
     model, asked = typed(exported["distilbert"], "int8", after=unpaired)
-    assert judge(compiled(model, 86), asked) == [
-        f"{LAYER}.product2: not in INT8, because its kernel multiplies int8 by fp16",
-        f"{LAYER}.product: attention is not fused with {LAYER}.product2 into one kernel",
-    ]
+    first, second = judge(compiled(model, 86), asked)
+    # The compiler chooses whether a kernel of its own dequantizes the values first.
+    assert re.fullmatch(rf"{LAYER}\.product2: not in INT8, because its kernel multiplies (int8|fp16) by fp16", first)
+    assert second == f"{LAYER}.product: attention is not fused with {LAYER}.product2 into one kernel"
 
 
 def test_query_key_and_value_merged_with_a_scale_for_each_channel_are_named(exported):
@@ -88,7 +89,9 @@ def test_query_key_and_value_merged_with_a_scale_for_each_channel_are_named(expo
 def test_a_head_in_float32_is_named(exported, monkeypatch):
     monkeypatch.setattr(fp16, "FULL_PRECISION", {*fp16.FULL_PRECISION, "Gemm"})
     model, asked = typed(exported["distilbert"], "int8")
-    assert judge(compiled(model, 86), asked) == ["pre_classifier: in float32", "classifier: in float32"]
+    assert judge(compiled(model, 86), asked) == [
+        f"{name}: computed in float32, unlike in the graph" for name in ("pre_classifier", "classifier")
+    ]
     with pytest.raises(InputError, match="the GEMM pre_classifier is in float32"):
         compiled(model, 75)
 
@@ -100,8 +103,8 @@ def test_gemms_in_float32_are_reported_only_where_the_graph_types_them_otherwise
         assert judge(kernels, asked) == []
         if name == "fp16":
             (found,) = judge(kernels, replace(asked, floats=asked.floats - {"bert.encoder.layer.0.output.dense"}))
-            assert found == "bert.encoder.layer.0.output.dense: in float32"
-        with pytest.raises(InputError, match="is in float32, and TensorRT-RTX computes none in float32 on Turing"):
+            assert found == "bert.encoder.layer.0.output.dense: computed in float32, unlike in the graph"
+        with pytest.raises(InputError, match="is in float32, and TensorRT-RTX has no float32 GEMM for Turing"):
             compiled(model, 75)
 
 
@@ -110,5 +113,5 @@ def test_a_gemm_that_the_graph_lost_is_counted(exported):
     lost = replace(asked, recorded=asked.recorded + 2)
     unknown = replace(asked, integers=asked.integers | {"nowhere"}, recorded=asked.recorded + 1)
     kernels = compiled(model, 86)
-    assert judge(kernels, lost) == ["the graph has 16 GEMMs of the 18 that were quantized"]
+    assert judge(kernels, lost) == ["the graph has 16 GEMMs to compute in 8 bits, but the quantizer recorded 18"]
     assert judge(kernels, unknown) == ["nowhere: no kernel computes it as a GEMM"]

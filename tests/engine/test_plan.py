@@ -108,7 +108,7 @@ def test_a_compatible_plan_runs_on_the_machines_that_it_states(tmp_path, changes
     if runs:
         assert find_plan([f"{built.folder}/model.plan"], here, where=tmp_path) == str(file.relative_to(tmp_path))
     else:
-        with pytest.raises(MachineError, match=rf"it has: sm{built.sm}-trt10\.16\.1\.11"):
+        with pytest.raises(MachineError, match=rf"its plans: sm{built.sm}-trt10\.16\.1\.11"):
             find_plan([f"{built.folder}/model.plan"], here, where=tmp_path)
 
 
@@ -129,14 +129,14 @@ def test_of_compatible_plans_that_for_the_latest_gpu_is_taken(tmp_path):
 
 
 def test_a_bundle_without_a_plan_is_refused(tmp_path):
-    with pytest.raises(MachineError, match=r"it has: none\)\. Build one here"):
+    with pytest.raises(MachineError, match=r"its plans: none\)\. Build one here"):
         find_plan(["model.onnx"], T4, where=tmp_path)
 
 
 def test_changed_bytes_are_refused(plan):
     plan.write_bytes(b"b plan")
     record = check_plan(plan, T4)
-    with pytest.raises(InputError, match="changed since it was built, and a plan is executable code"):
+    with pytest.raises(InputError, match="changed since it was built, so this executable code is not loaded"):
         read_plan(plan, record)
 
 
@@ -152,11 +152,11 @@ def test_a_record_of_a_bundle_has_the_digest_that_the_bundle_lists(plan):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "plan.json: missing"),
-        ("{", "plan.json: broken"),
-        ("[]", "plan.json: broken"),
+        (None, "plan.json: the file is missing"),
+        ("{", "plan.json: the file is broken"),
+        ("[]", "plan.json: the file is broken"),
         ("{}", "broken"),
-        ('{"schema": 2}', "schema 2"),
+        ('{"schema": 2}', "its schema is 2"),
         ('{"schema": 1}', "sm is missing"),
     ],
 )
@@ -202,5 +202,5 @@ def test_a_record_with_odd_values_is_used_or_refused_in_one_line(tmp_path_factor
 )
 def test_a_record_of_other_types_is_refused_with_the_key_and_its_value(tmp_path, changes, fault):
     file = make(tmp_path, T4, **changes)
-    with pytest.raises(InputError, match=rf"plan\.json: broken \({fault}\)\. Build the plan again"):
+    with pytest.raises(InputError, match=rf"plan\.json: the file is broken \({fault}\)\. Build the plan again"):
         check_plan(file, T4)

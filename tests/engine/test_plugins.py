@@ -26,5 +26,5 @@ def test_the_first_known_version_of_each_is_chosen(kinds):
 
 
 def test_a_missing_plugin_is_a_machine_error():
-    with pytest.raises(MachineError, match=f"lacks {SKIP_NORM} of version 6 or 2"):
+    with pytest.raises(MachineError, match=f"lacks the plugin {SKIP_NORM} of version 6 or 2"):
         plugin_versions(tensorrt((QKV, "5")), VARIABLE_LENGTH)

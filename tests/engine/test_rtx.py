@@ -23,7 +23,7 @@ def trt():
 def test_the_library_refuses_what_is_not_a_plan(trt, data):
     logger, messages = make_logger(trt)
     runtime = create(trt.Runtime, logger, messages)
-    with pytest.raises(InputError, match=r"model\.plan: not a plan of TensorRT-RTX\. Build it again"):
+    with pytest.raises(InputError, match=r"model\.plan: the file is not a plan of TensorRT-RTX\. Build it again"):
         check_validity(trt, runtime, data, HERE)
 
 

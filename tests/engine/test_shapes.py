@@ -71,7 +71,7 @@ def test_a_packed_batch_fits_its_profile_however_short_its_rows_are(made):
 
 
 def test_a_row_that_no_profile_takes_is_refused_with_the_option():
-    with pytest.raises(InputError, match=r"up to 32 tokens per row, not 33\. .*--seq-len or --buckets"):
+    with pytest.raises(InputError, match=r"1 rows of 33 tokens .at most 32 tokens per row.*--seq-len or --buckets"):
         choose_profile([Profile((1, 1, 8), (1, 16, 32))], rows=1, length=33)
 
 
@@ -85,16 +85,16 @@ def test_options_become_profiles():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("1,x,3", None, None), "--batch-size 1,x,3: not whole numbers"),
-        (("0", None, None), "--batch-size 0: not whole numbers from 1"),
+        (("1,x,3", None, None), "--batch-size 1,x,3: this is not a list of whole numbers"),
+        (("0", None, None), "--batch-size 0: this is not a list of whole numbers above 0"),
         (("3,2,1", None, None), "not MIN,OPT,MAX in rising order"),
         (("1,2", None, None), "not MIN,OPT,MAX"),
         ((None, "1,2,129", None), "--seq-len 1,2,129: the model takes at most 128"),
-        ((None, None, "16,16"), "not in rising"),
+        ((None, None, "16,16"), "the lengths must rise"),
         ((None, None, "16,256"), "--buckets 16,256: the model takes at most 128"),
         ((None, "8", "16"), "both state lengths"),
-        ((None, None, ""), "not whole numbers"),
-        (("-1,1,1", None, None), "not whole numbers"),
+        ((None, None, ""), "not a list of whole numbers"),
+        (("-1,1,1", None, None), "not a list of whole numbers"),
     ],
 )
 def test_options_that_describe_no_profile_are_refused(options, message):

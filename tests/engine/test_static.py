@@ -103,7 +103,7 @@ def test_relu_and_pickling(exported, double, fill, random_batch, monkeypatch):
 
 def test_a_missing_plugin_is_a_machine_error(exported, double):
     encoder = parse_encoder(graph.load(exported["distilbert"]))
-    with pytest.raises(MachineError, match="has no plugin CustomSkipLayerNormPluginDynamic of version 5"):
+    with pytest.raises(MachineError, match="lacks the plugin CustomSkipLayerNormPluginDynamic, version 5"):
         static_network(double.tensorrt(["1"]), double.Network(), encoder, batch=1, length=4, versions=NEW)
 
 
@@ -111,11 +111,11 @@ def test_an_error_names_the_refused_layer(exported, double):
     network = double.Network()
     network.add_unary = lambda *_: None
     encoder = parse_encoder(graph.load(exported["distilbert"]))
-    with pytest.raises(MachineError, match=r"refuses the layer layer\.0\.activated\.erf"):
+    with pytest.raises(MachineError, match=r"rejects the layer layer\.0\.activated\.erf"):
         static_network(double.tensorrt(), network, encoder, batch=1, length=4, versions=NEW)
 
 
 def test_rows_longer_than_the_position_table_are_refused(exported, double):
     encoder = parse_encoder(graph.load(exported["roberta"]))
-    with pytest.raises(InputError, match="513 tokens; the model has 512 positions"):
+    with pytest.raises(InputError, match="513 tokens, and the model has 512 positions"):
         static_network(double.tensorrt(), double.Network(), encoder, batch=1, length=513, versions=NEW)

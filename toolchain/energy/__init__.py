@@ -1,1 +1,1 @@
-"""Energy: of inference under load (`eval`, `compare --energy`), and of any command or block of Python (`power`)."""
+"""Measure energy: of inference under load (`eval`, `compare`, `clocks`), and of a command or Python code (`power`)."""

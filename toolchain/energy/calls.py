@@ -1,4 +1,4 @@
-"""Joules of one call of any function, measured as `eval` measures; `profile` compares operator groups by it."""
+"""Measure the joules of one call of any function, as `eval` measures a runtime. `profile` does so for each group."""
 
 from collections.abc import Callable
 
@@ -19,10 +19,11 @@ ONE = Piece({"input_ids": np.zeros((1, 1), np.int32)}, rows=1, tokens=1)
 def joules_per_call(
     meter: EnergyMeter, protocol: Protocol, *, device: str, components: tuple[str, ...] | None = None
 ) -> Measure:
-    """Return a function that calls its argument without a pause for one window and returns the joules of one call.
+    """Return a function that measures the joules of one call of its argument, repeated without a pause for one window.
 
-    The joules are those of `components`, by default those that a backend on `device` uses, as far as this machine can
-    measure them.
+    It returns (joules, None), or (None, reason code) if they cannot be measured. The joules are the sum over
+    `components`, by default those that a backend on `device` uses. Components that this machine cannot measure are left
+    out.
     """
     used = [name for name in components or counted(device) if name in meter.components]
 

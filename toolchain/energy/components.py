@@ -1,6 +1,7 @@
-"""Components of a measurement, with their joules or the reason for none, and the conditions that it was made under.
+"""Build the records of a measurement's components, such as GPU board and CPU package, and of the GPUs' conditions.
 
-The records of `eval`, `compare --energy` and `power` share them.
+The records of `eval`, `compare --energy` and `power` share them. A component has its joules, or the reason why it was
+not measured.
 """
 
 from collections import Counter
@@ -16,23 +17,26 @@ DISAGREE = 0.05
 
 
 def counted(device: str) -> tuple[str, ...]:
-    """Return the components that a backend on this device uses. GPU memory is part of its board, so it is not one."""
+    """Return the components whose joules add up to the total of a backend on this device.
+
+    GPU memory is not among them, because its energy is part of that of the GPU board.
+    """
     return tuple(name for name in COMPONENTS if name != MEMORY and (name != BOARD or device != "cpu"))
 
 
 def device_component(device: str) -> str:
-    """Return the component of the device itself, without which the energy of a backend on it is unknown."""
+    """Return the component that must be measured to know the energy of a backend: CPU package or GPU board."""
     return PACKAGE if device == "cpu" else BOARD
 
 
 def lacking(device: str, meter: EnergyMeter) -> tuple[str, str] | None:
-    """Return reason code and detail if the device's own component cannot be measured, else None."""
+    """Return (reason code, detail) if the component of the device itself cannot be measured, else None."""
     own = device_component(device)
     return None if own in meter.components else meter.missing[own]
 
 
 def absent(name: str, reason: str | None, detail: str | None, device: str) -> ComponentRecord:
-    """Return the record of a component without joules, for a reason code and its text."""
+    """Return the record of a component without joules, with a reason code and its details in words."""
     return {
         "joules": None,
         "method": "unavailable",
@@ -44,7 +48,7 @@ def absent(name: str, reason: str | None, detail: str | None, device: str) -> Co
 
 
 def component(name: str, windows: list[Window], meter: EnergyMeter, device: str) -> ComponentRecord:
-    """Return the sum of a component over the windows in which it was measured, or the reason why there is none."""
+    """Return the record of a component: its joules, summed over the windows that measured it, or why there are none."""
     readings = {key: one for key, one in meter.readings.items() if key[0] == name}
     if not readings:
         reason, detail = meter.missing[name]
@@ -54,7 +58,7 @@ def component(name: str, windows: list[Window], meter: EnergyMeter, device: str)
         "joules": None,
         "method": first.source.method,
         "reason": None,
-        "detail": f"not of all its devices: {meter.missing[name][1]}" if name in meter.missing else None,
+        "detail": f"not all its devices could be measured: {meter.missing[name][1]}" if name in meter.missing else None,
         "counted": name in counted(device),
         "part_of": BOARD if name == MEMORY else None,
         "tick_ms": first.tick_s and 1e3 * first.tick_s,
@@ -75,7 +79,7 @@ def component(name: str, windows: list[Window], meter: EnergyMeter, device: str)
 
 
 def _cross_check(board: ComponentRecord, windows: list[Window]) -> None:
-    """Add the peak power, and the counter's joules over integrated power where a board has both."""
+    """Add to a board's record its peak power and, if it has both a counter and a sensor, the ratio of their joules."""
     pairs = [(window.joules[BOARD, uuid], joules) for window in windows for uuid, joules in window.integral_j.items()]
     board["integral_j"] = board["counter_to_integral"] = None
     board["peak_power_w"] = max((sum(window.peak_w.values()) for window in windows if window.peak_w), default=None)
@@ -85,7 +89,7 @@ def _cross_check(board: ComponentRecord, windows: list[Window]) -> None:
 
 
 def context(meter: EnergyMeter) -> EnergyContext:
-    """Return limits, clocks, temperatures and other users of the GPUs, over all readings of the meter."""
+    """Return power limits, clocks, temperatures and other processes of each GPU during the measurement."""
     return {"gpus": [_gpu(gpu, [state for _, state in meter.states[gpu.uuid]]) for gpu in meter.inventory.gpus]}
 
 
@@ -99,12 +103,12 @@ def _gpu(gpu: Device, states: list[gpu_state.State]) -> GpuContext:
 
 
 def flags(components: dict[str, ComponentRecord], context: EnergyContext) -> list[str]:
-    """Return the remarks, in words, that a reader needs before believing the components' figures."""
+    """Return remarks, in words, on whether the components' figures can be trusted."""
     found = []
     board = components[BOARD]
     ratio = board.get("counter_to_integral")
     if ratio and board["joules"] and abs(ratio - 1) > DISAGREE + board.get("edge_error_j", 0.0) / board["joules"]:
-        found.append(f"the energy counter says {ratio:.2f} times what integrated power says")
+        found.append(f"the energy counter reports {ratio:.2f} times the energy of the integrated power readings")
     for gpu in context["gpus"]:
         if gpu["other_processes"]:
             found.append(f"{len(gpu['other_processes'])} other processes on {gpu['name']}: its energy includes theirs")
@@ -114,5 +118,5 @@ def flags(components: dict[str, ComponentRecord], context: EnergyContext) -> lis
             if share
         ]
     if any(name.startswith("cpu") and one["method"] != "unavailable" for name, one in components.items()):
-        found.append("processor and memory energy are the whole machine's")
+        found.append("processor and memory energy include all processes on this machine")
     return found

@@ -1,4 +1,4 @@
-"""Energy of an evaluation: one runtime on the rows that `eval` runs, with idle power before and after it is opened."""
+"""Measure the energy of one runtime on the rows of `eval`, and idle power before and after the runtime is opened."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ LOAD_ROWS = 4096
 
 
 def protocol_of(recipe: Recipe) -> Protocol:
-    """Return the protocol of a recipe."""
+    """Return the measurement protocol that a recipe asks for."""
     return Protocol(
         window_s=recipe.energy_window,
         windows=recipe.energy_windows or WINDOWS,
@@ -39,7 +39,7 @@ def protocol_of(recipe: Recipe) -> Protocol:
 
 @dataclass
 class Session:
-    """The energy of one evaluation; `meter` is None where energy was not requested."""
+    """The energy measurement of one evaluation; `meter` is None if energy was not requested."""
 
     recipe: Recipe
     device: str
@@ -48,12 +48,13 @@ class Session:
     runs: dict[int | None, Run] = field(default_factory=dict)
 
     def measure(self, infer: Infer, encode: Encode, texts: list[Text], *, max_slots: int, log: Log) -> None:
-        """Measure the runtime, first in batches of at most `max_slots` positions or in single rows at the fixed rate.
+        """Measure the energy of the runtime on `texts`.
 
-        The batch sizes of the recipe follow. `log` takes a line of progress.
+        The first run has batches of at most `max_slots` positions, or single rows if the recipe has a fixed rate. One
+        run for each batch size of the recipe follows. `log` is called with each line of progress.
 
         Raises:
-            UsageError: the runtime does not reach the rate.
+            UsageError: the runtime does not reach the fixed rate.
         """
         if self.meter is None or not self.meter.readings:
             return
@@ -70,7 +71,10 @@ class Session:
             self.runs[size].cold = self.cold
 
     def block(self, share_correct: float | None) -> EnergyBlock:
-        """Return the block of the result; each requested batch size has one in `by_batch_size`."""
+        """Return the energy block of the result; its `by_batch_size` has a block for each batch size of the recipe.
+
+        `share_correct` is the fraction of rows, 0 to 1, that were predicted correctly; None for a regression.
+        """
         if self.meter is None:
             return unavailable(NOT_REQUESTED, device=self.device)
         if not self.runs:
@@ -90,10 +94,10 @@ class Session:
 
 @contextmanager
 def open_session(recipe: Recipe, device: str, *, log: Log) -> Iterator[Session]:
-    """Yield the session of an evaluation; call it before anything is opened on the device.
+    """Yield the session of an evaluation. Enter it before the runtime is opened, because it measures idle power first.
 
     Raises:
-        MachineError: energy is required, and that of the device cannot be measured.
+        MachineError: energy is required, and the energy of the device cannot be measured.
     """
     if not recipe.wants_energy:
         yield Session(recipe, device, None)
@@ -102,23 +106,23 @@ def open_session(recipe: Recipe, device: str, *, log: Log) -> Iterator[Session]:
         if recipe.require_energy and lacking(device, meter):
             require(not_measurable(meter, device))
         if meter.readings:
-            log("energy: idle, with nothing loaded")
+            log("energy: measuring idle power with nothing loaded")
         yield Session(recipe, device, meter, idle(meter))
 
 
 def require(found: EnergyBlock) -> None:
-    """Apply --require-energy to a block.
+    """Check for --require-energy that energy was measured.
 
     Raises:
-        MachineError: the block lacks figures.
+        MachineError: the block has no figures.
     """
     if found["status"] == "unavailable":
         raise required(str(found["reason"]), str(found["detail"]))
 
 
 def required(reason: str, detail: str) -> MachineError:
-    """Return the error of --require-energy, from the code of a reason and its words."""
+    """Return the error of --require-energy for energy that was not measured, from a reason code and its details."""
     return MachineError(
         f"--require-energy: this machine cannot measure the energy ({reason}: {detail}). "
-        "See what it can read: `toolchain doctor`."
+        "`toolchain doctor` shows which sensors it can read."
     )

@@ -1,4 +1,4 @@
-"""The load that is measured: batches without a pause or rows at a fixed rate, and the count of work that was done."""
+"""The load during a measurement: batches without a pause, or rows at a fixed rate, and a count of the work done."""
 
 import itertools
 import time
@@ -36,7 +36,10 @@ class Piece:
 
 @dataclass(frozen=True)
 class Work:
-    """Work in a window; a call that an edge cuts counts with its share. `slots` are positions, padded ones included."""
+    """Work done in a window. A call that lies only partly in the window counts as that fraction.
+
+    `slots` are positions, padded ones included.
+    """
 
     calls: float
     rows: float
@@ -49,9 +52,9 @@ class Progress:
     """The count of work over time, written by the load and read by the meter's thread.
 
     Attributes:
-        times_s: moments.
-        done: calls, rows, real tokens and positions done by each moment.
-        late_s: delay of the last request of a fixed rate behind its time.
+        times_s: times at which calls ended, in seconds of the load's clock; the first is the start.
+        done: numbers of calls, rows, real tokens and positions done by each of these times.
+        late_s: delay of the last request behind its arrival time, s; 0 without a fixed rate.
     """
 
     times_s: list[float] = field(default_factory=list)
@@ -64,12 +67,12 @@ class Progress:
         return self.done[-1][0]
 
     def start(self, now_s: float) -> None:
-        """Start counting calls, rows, tokens and padded positions, all from zero."""
+        """Start counting calls, rows, tokens and positions from zero at this time."""
         self.times_s.append(now_s)
         self.done.append((0, 0, 0, 0))
 
     def add(self, piece: Piece, now_s: float) -> None:
-        """Count a piece that was done at this moment."""
+        """Count a batch that ended at this time."""
         calls, rows, tokens, slots = self.done[-1]
         total = (calls + 1, rows + piece.rows, tokens + piece.tokens, slots + piece.slots)
         if len(self.done) > 1 and now_s - self.times_s[-2] < RESOLUTION_S:
@@ -79,14 +82,14 @@ class Progress:
             self.times_s.append(now_s)
 
     def calls_by(self, moment_s: float) -> float:
-        """Return the number of calls that had ended at a moment, interpolated linearly within a call."""
+        """Return the number of calls done by a moment; a call that still runs counts as the elapsed fraction."""
         after = bisect_right(self.times_s, moment_s)
         near = slice(max(0, after - 1), after + 1)
         times = self.times_s[near]
         return float(np.interp(moment_s, times, [done[0] for done in self.done[near][: len(times)]]))
 
     def between(self, opened_s: float, closed_s: float) -> Work:
-        """Return the work done between two moments, interpolated linearly within a call."""
+        """Return the work done between two moments; the work within a call is interpolated linearly."""
         first = max(0, bisect_right(self.times_s, opened_s) - 1)
         last = bisect_left(self.times_s, closed_s) + 1
         times = np.array(self.times_s[first:last])
@@ -95,13 +98,13 @@ class Progress:
 
 
 def pieces(tokens: Tokens, batches: Iterable[Indices]) -> list[Piece]:
-    """Return padded batches of rows, so that the load itself is only inference."""
+    """Return the batches, padded beforehand so that the load itself is only inference; `batches` has rows' indices."""
     lengths = tokens.lengths
     return [Piece(tokens.batch(rows), len(rows), int(lengths[rows].sum())) for rows in batches]
 
 
 def shuffled(items: list[Piece], *, seed: int) -> Iterator[Piece]:
-    """Yield the pieces without end, in a new order in each pass, so that every window has the same mixture."""
+    """Yield the pieces endlessly, in a new random order in each pass, so that every window has a similar mixture."""
     generator = np.random.default_rng(seed)
     while True:
         for index in generator.permutation(len(items)):
@@ -109,9 +112,10 @@ def shuffled(items: list[Piece], *, seed: int) -> Iterator[Piece]:
 
 
 def arrivals(rate: float, *, seed: int) -> Iterator[float]:
-    """Yield the arrival times of requests in seconds from the start: one in each 1 / rate, at a random moment of it.
+    """Yield arrival times of requests, in seconds from the start: one at a random moment of each interval of 1 / rate.
 
-    The gaps cannot lock to the sensor's period, and a window still has its `rate` requests a second to within one.
+    The random gaps cannot synchronise with the sampling of a sensor, and a window still has `rate` requests per second,
+    to within one request.
     """
     moments = np.random.default_rng(seed)
     return ((number + moments.uniform()) / rate for number in itertools.count())
@@ -127,15 +131,15 @@ def drive(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Found:
-    """Run `measure` in a thread of its own and inference in this one until `measure` returns; return its value.
+    """Run `measure` in a second thread and inference in this thread until `measure` returns; return its value.
 
     The load stays in the calling thread, because some runtimes work only in the thread that opened them. An error of
     `measure` ends both. After an error of `infer`, `cancel` is called and must make `measure` end.
 
     Args:
-        infer: the runtime.
-        stream: pieces, without end.
-        measure: takes the progress of the load.
+        infer: runs a batch.
+        stream: an endless stream of batches.
+        measure: called with the progress of the load.
         cancel: ends `measure` early.
         arriving: arrival times of single requests in seconds from the start; None for no pause between pieces.
         clock: returns seconds.

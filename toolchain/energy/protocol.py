@@ -1,8 +1,8 @@
-"""The measurement protocol: idle, warm-up until steady, windows under a continuous load, idle.
+"""The measurement protocol: idle power, warm-up until steady, windows under a continuous load, and idle power again.
 
-A counter moves in ticks, and a sensor may sample only part of the time (Yang, Adamek, Armour: Accurate and Convenient
-Energy Measurements for GPUs, SC'24). Windows are therefore long and begin and end on ticks, and the load has no period
-that could lock to the sensor's.
+An energy counter is updated in ticks, and a power sensor may sample only part of the time (Yang, Adamek, Armour:
+Accurate and Convenient Energy Measurements for GPUs, SC'24). Windows are therefore long and begin and end on ticks, and
+the load is not periodic, so that it cannot synchronise with the sensor.
 """
 
 import math
@@ -42,11 +42,11 @@ class Protocol:
     """The settings of a measurement.
 
     Attributes:
-        window_s: least length of a window.
+        window_s: minimum length of a window, s.
         windows: number of windows.
-        warmup_s: most length of the warm-up.
+        warmup_s: maximum length of the warm-up, s.
         rate: rows per second of a fixed load; None for batches without a pause.
-        seed: seed of the row order and of the windows' starts.
+        seed: seed of the order of rows and of the random delays before windows.
     """
 
     window_s: float = 30.0
@@ -56,13 +56,13 @@ class Protocol:
     seed: int = 0
 
     def length_s(self, meter: EnergyMeter) -> float:
-        """Return the least length of a window in seconds, also in ticks of this meter."""
+        """Return the minimum length of a window in seconds, with at least `LEAST_TICKS` ticks of the meter in it."""
         return max(self.window_s, LEAST_WINDOW_S, LEAST_TICKS * meter.tick_s)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One window, and the work done in it."""
+    """One measurement window, and the work done in it."""
 
     window: Window
     work: Work
@@ -70,7 +70,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class WarmUp:
-    """Length of the warm-up, and whether the machine was steady at its end."""
+    """Length of the warm-up in seconds, and whether the machine was steady at its end."""
 
     seconds: float
     steady: bool
@@ -86,7 +86,10 @@ class Idle:
 
 @dataclass
 class Run:
-    """The measurements of one load. Cold: before the runtime was opened; hot: open, before and after the load."""
+    """The measurements of one load: its windows, its warm-up and idle power.
+
+    Idle power is `cold` before the runtime was opened, and `hot` while it is open, before and after the load.
+    """
 
     trials: list[Trial] = field(default_factory=list)
     warm_up: WarmUp | None = None
@@ -96,7 +99,7 @@ class Run:
 
 
 def idle(meter: EnergyMeter, seconds: float = IDLE_S) -> Idle | None:
-    """Measure idle power, and try again while it changes; return None where nothing can be measured."""
+    """Measure idle power, and try again if it was not constant; return None if no component can be measured."""
     if not meter.readings:
         return None
     for last in [False] * (IDLE_TRIES - 1) + [True]:
@@ -121,12 +124,12 @@ def measure(
     *,
     log: Callable[[str], None] = lambda line: None,
 ) -> Run:
-    """Measure a runtime: idle, warm-up, windows, idle. `log` takes a line of progress.
+    """Measure the energy of a runtime: idle power, warm-up, windows, idle power. `log` gets each line of progress.
 
     Raises:
-        UsageError: the runtime does not reach the rate.
+        UsageError: the runtime does not reach the fixed rate.
     """
-    log("energy: idle, with the model loaded")
+    log("energy: measuring idle power with the model loaded")
     run = Run(hot_before=idle(meter))
 
     def windows(progress: Progress) -> None:
@@ -142,7 +145,7 @@ def measure(
         meter.wait(LEAD_OUT_S)
 
     under_load(infer, work, meter, protocol, windows)
-    log("energy: idle again")
+    log("energy: measuring idle power again")
     run.hot_after = idle(meter)
     return run
 
@@ -150,17 +153,17 @@ def measure(
 def under_load(
     infer: Infer, work: list[Piece], meter: EnergyMeter, protocol: Protocol, watch: Callable[[Progress], Found]
 ) -> Found:
-    """Run `watch` in the meter's thread while the load of the protocol runs in this one; return its value."""
+    """Run `watch` in the meter's thread while this thread runs the protocol's load; return the value of `watch`."""
     arriving = arrivals(protocol.rate, seed=protocol.seed) if protocol.rate else None
     stream = shuffled(work, seed=protocol.seed)
     return drive(infer, stream, watch, cancel=meter.cancel, arriving=arriving, clock=meter.clock)
 
 
 def trial(meter: EnergyMeter, progress: Progress, protocol: Protocol, *, delay_s: float = 0.0) -> Trial:
-    """Measure one window under a running load, after the lead-in and `delay_s` seconds.
+    """Measure one window under a running load, `delay_s` seconds after the lead-in of `LEAD_IN_S` seconds.
 
     Raises:
-        UsageError: the load does not reach the rate.
+        UsageError: the load does not reach the fixed rate.
     """
     meter.wait(LEAD_IN_S + delay_s)
     window = meter.window(
@@ -175,7 +178,7 @@ def trial(meter: EnergyMeter, progress: Progress, protocol: Protocol, *, delay_s
 
 
 def warm_up(meter: EnergyMeter, progress: Progress, protocol: Protocol) -> WarmUp:
-    """Wait under a running load until throughput, temperature and clocks are steady, at most `protocol.warmup_s`."""
+    """Wait under a running load until throughput, temperature and clocks are steady, or `protocol.warmup_s` is over."""
     begun_s = meter.clock()
     steady = False
     while not steady and meter.clock() - begun_s < protocol.warmup_s:

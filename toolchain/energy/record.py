@@ -1,4 +1,4 @@
-"""The `energy` block of a result: figures over the measured windows, each window, and how they were measured.
+"""Build the `energy` block of a result: figures over all accepted windows, each window, and how they were measured.
 
 A value that was not measured is null, with a reason code beside it.
 """
@@ -39,14 +39,14 @@ JOULES_PER_KWH = 3.6e6
 
 @dataclass(frozen=True)
 class Carbon:
-    """The user's figures of the electricity: grams of CO2 a kWh, and the power usage effectiveness of the site."""
+    """The user's figures for electricity: grams of CO2 per kWh, and the power usage effectiveness of the site."""
 
     intensity_g_per_kwh: float
     pue: float = 1.0
 
 
 def unavailable(reason: str | None, *, device: str, detail: str | None = None) -> EnergyBlock:
-    """Return the block of a run without measurement; `reason` is a code such as not_requested."""
+    """Return the energy block of a run that was not measured; `reason` is a code such as not_requested."""
     return {
         "status": "unavailable",
         "reason": reason,
@@ -73,7 +73,7 @@ def unavailable(reason: str | None, *, device: str, detail: str | None = None) -
 
 
 def not_measurable(meter: EnergyMeter, device: str) -> EnergyBlock:
-    """Return the block of a device that cannot be measured, for the reason of its own component."""
+    """Return the energy block for a device whose energy cannot be measured, with the reason of each component."""
     reason, detail = meter.missing[device_component(device)]
     block = unavailable(reason, device=device, detail=detail)
     for name in COMPONENTS:
@@ -91,17 +91,17 @@ def block(
     share_correct: float | None = None,
     carbon: Carbon | None = None,
 ) -> EnergyBlock:
-    """Return the block of a run: sums over the accepted windows, every window, and the conditions.
+    """Return the energy block of a run: sums over the accepted windows, every window, and the conditions.
 
-    A window is accepted if every counted component that has a source has joules in it.
+    A window is accepted if it has joules for every component of the total that this machine can measure.
 
     Args:
         run: windows and idle power.
         meter: the meter that measured the run.
         protocol: the protocol of the run.
         device: device of the backend, such as cpu or cuda:0.
-        share_correct: share of the rows, 0 to 1, that were predicted right; None for a regression.
-        carbon: the user's figures of the electricity.
+        share_correct: fraction of the rows, 0 to 1, that were predicted correctly; None for a regression.
+        carbon: the user's figures for electricity; None if they were not given.
     """
     used = [name for name in counted(device) if name in meter.components]
     windows = [_window(number, trial, used) for number, trial in enumerate(run.trials)]
@@ -131,7 +131,7 @@ def block(
 def _status(
     made: EnergyBlock, used: list[str], meter: EnergyMeter, device: str
 ) -> tuple[Status, str | None, str | None]:
-    """Return status, reason code and detail."""
+    """Return the status of a block, its reason code and its details in words; both are None if all was measured."""
     components, windows = made["components"], made["windows"]
     missing = [name for name in counted(device) if name in meter.missing]
     dropped = Counter(window["reason"] for window in windows if not window["accepted"])
@@ -193,7 +193,7 @@ def _add_figures(
 
 
 def _net(windows: list[WindowRecord], run: Run, used: list[str]) -> NetEnergy:
-    """Return joules a row above those of the idle machine, model loaded, in the same time."""
+    """Return the joules per row that exceed what the idle machine, with the model loaded, uses in the same time."""
     record: NetEnergy = {"baseline": "hot_idle", "idle_power_w": None, "per_inference_j": None, "reason": None}
     before, after = (_idle_power_w(idle, used) for idle in (run.hot_before, run.hot_after))
     if before is None or after is None:
@@ -214,7 +214,7 @@ def _idle_power_w(idle: Idle | None, used: list[str]) -> float | None:
 
 
 def _carbon(windows: list[WindowRecord], carbon: Carbon | None) -> CarbonRecord | None:
-    """Return grams of CO2 by the user's figures: kWh x PUE x intensity."""
+    """Return the grams of CO2 by the user's figures, kWh x PUE x intensity; None if there are no figures."""
     if carbon is None:
         return None
     grams_per_j = carbon.intensity_g_per_kwh * carbon.pue / JOULES_PER_KWH
@@ -245,7 +245,7 @@ def _idle_record(idle: Idle | None) -> IdleRecord | None:
 
 
 def warm_up_record(run: Run) -> WarmUpRecord | None:
-    """Return the record of a run's warm-up."""
+    """Return the record of a run's warm-up; None if it had none."""
     return None if run.warm_up is None else {"seconds": run.warm_up.seconds, "steady": run.warm_up.steady}
 
 

@@ -1,4 +1,4 @@
-"""An energy block as text: figures with their uncertainty, and the reasons for missing ones."""
+"""Show an energy block as text: figures with their uncertainty, and the reasons for missing ones."""
 
 from toolchain.base.amounts import counted
 from toolchain.energy.record import NOT_REQUESTED, NOT_RUN, SENSOR
@@ -23,25 +23,25 @@ REASONS = {
     "nvml_closed": "the NVML session was closed",
     "server_elsewhere": "the server is on another machine: run `toolchain power` there",
     "no_device_used": "the backend ran on the processor",
-    "process_not_seen": "the driver does not list this process by its number, as in a container",
-    "module_only": "only the power of a module that contains more than the GPU can be read",
+    "process_not_seen": "the driver lists this process under another id, as in a container",
+    "module_only": "only the power of a module with the GPU and other chips can be read",
     "no_device": "no GPU is visible",
-    "ambiguous_index": "the GPUs differ, so a number is ambiguous: set CUDA_DEVICE_ORDER=PCI_BUS_ID",
+    "ambiguous_index": "the GPUs differ; CUDA and NVML may order them differently: set CUDA_DEVICE_ORDER=PCI_BUS_ID",
     "mig_shared": "the GPU is divided into slices (MIG), and its readings cover all of them",
-    "counter_stuck": "its counter does not move",
+    "counter_stuck": "its energy counter does not increase",
     "counter_reset": "its counter was reset",
     "window_too_short": "the window was too short",
     "rapl_absent": "this machine lacks a RAPL counter for it, as do most virtual machines",
-    "rapl_permission": "only root may read it (see toolchain doctor)",
+    "rapl_permission": "only root may read it (`toolchain doctor` says how to allow it)",
     "rapl_lost": "its RAPL counter became unreadable",
     "no_baseline": "idle power could not be measured",
     "baseline_drifted": "idle power changed by more than 5 % between before and after",
-    "not_above_idle": "it is not above idle",
+    "not_above_idle": "the energy is not above that of the idle machine",
 }
 
 
 def reason(code: str | None) -> str:
-    """Return the text of a reason code; an unknown code unchanged."""
+    """Return the text of a reason code; an unknown code is returned unchanged."""
     return REASONS.get(code or "", code or "unknown")
 
 
@@ -56,9 +56,9 @@ def joules(value: float | None) -> str:
 
 
 def describe(block: EnergyBlock) -> list[str]:
-    """Return a block as lines of text; the first has the joules of a row, or says that there are none.
+    """Return an energy block as lines of text; the first has the joules per row, or says why there are none.
 
-    There is nothing to say of energy that nobody asked for.
+    The list is empty if energy was not requested.
     """
     if block["reason"] == NOT_REQUESTED:
         return []
@@ -90,20 +90,20 @@ def _headline(block: EnergyBlock) -> str:
     low, high = block["ci95"] or block["range"] or (None, None)
     interval = f"[{joules(low)}, {joules(high)}]" if block["ci95"] else f"(from {joules(low)} to {joules(high)})"
     mode = f"at {rate:g} rows/s" if (rate := block.get("rate_per_s")) else "at full load"
-    part = " of what could be measured" if block["status"] == "partial" else ""
+    part = " (measured components only)" if block["status"] == "partial" else ""
     return (
-        f"energy: {joules(block['per_inference_j'])} a row {interval} {mode}{part}; "
-        f"{joules(block['total_j'])} in {block['window_s'] or 0:.1f} s, {block['mean_power_w'] or 0:.1f} W"
+        f"energy: {joules(block['per_inference_j'])} per row {interval} {mode}{part}; "
+        f"{joules(block['total_j'])} in {block['window_s'] or 0:.1f} s, mean {block['mean_power_w'] or 0:.1f} W"
     )
 
 
 def _each(block: EnergyBlock) -> str:
     figures = {
         "real token": block["per_token_j"],
-        "padded position": block["per_slot_j"],
+        "position (padding included)": block["per_slot_j"],
         "correct row": block["per_correct_j"],
     }
-    parts = [f"{joules(value)} a {name}" for name, value in figures.items() if value is not None]
+    parts = [f"{joules(value)} per {name}" for name, value in figures.items() if value is not None]
     return f"  {', '.join(parts)}; energy-delay product {1e6 * (block['energy_delay_product_js'] or 0):.3g} uJ s"
 
 
@@ -113,17 +113,18 @@ def _components(block: EnergyBlock) -> list[str]:
         if one["joules"] is None:
             lines.append(f"  {name}: n/a, {reason(one['reason'])} ({one['reason']})")
         else:
-            lines.append(f"  {name}: {joules(one['joules'])}, {one['mean_power_w']:.1f} W ({', '.join(_how(one))})")
+            figures = f"{joules(one['joules'])}, mean {one['mean_power_w']:.1f} W"
+            lines.append(f"  {name}: {figures} ({', '.join(_how(one))})")
     return lines
 
 
 def _how(one: ComponentRecord) -> list[str]:
-    """Return how a component was measured, and why it is not in the total."""
+    """Return how a component was measured and, if it is not part of the total, why."""
     parts: list[str] = [one["method"]]
     if tick_ms := one.get("tick_ms"):
         parts.append(f"ticks of {tick_ms:.0f} ms")
     if ratio := one.get("counter_to_integral"):
-        parts.append(f"{ratio:.3f} of integrated power")
+        parts.append(f"{ratio:.3f} times the integrated power")
     if one["detail"]:
         parts.append(one["detail"])
     if not one["counted"]:
@@ -148,4 +149,4 @@ def _net(block: EnergyBlock) -> str:
     net = block["net"]
     if net is None or net["per_inference_j"] is None:
         return f"  net of idle: n/a, {reason(net['reason'] if net else None)}"
-    return f"  net of hot idle ({net['idle_power_w']:.1f} W): {joules(net['per_inference_j'])} a row"
+    return f"  net of idle power, model loaded ({net['idle_power_w']:.1f} W): {joules(net['per_inference_j'])} per row"

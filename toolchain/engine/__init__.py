@@ -1,1 +1,1 @@
-"""TensorRT: networks, builder, plans, calibration caches, and the GPU through PyCUDA."""
+"""TensorRT engines: networks, the builder, plans, calibration caches, and the GPU through PyCUDA."""

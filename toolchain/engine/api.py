@@ -1,7 +1,7 @@
-"""What a TensorRT module can do, and a collector of its log. releases.py imports the module.
+"""Helper functions for the Python module of TensorRT, `trt`: its log, its objects, and the features that it has.
 
-Abilities are looked up by name and never concluded from the version: TensorRT 11 has other names than 10, and its
-enumerations have other numbers.
+releases.py imports the module. Features are looked up by name and never concluded from the version, because TensorRT 11
+differs from 10 in names and in the values of enumerations.
 """
 
 import contextlib
@@ -42,10 +42,10 @@ def preload_cublas() -> bool:
 
 @dataclass
 class LogCollector:
-    """The messages that TensorRT logged.
+    """Collects the messages that TensorRT logs.
 
-    Errors and warnings in order, the tensors that it found no scale for, and TensorRT-RTX's lists of the layers that it
-    compiled, one for each optimisation profile.
+    `errors` and `warnings` are in order. `missing_scales` names the tensors for which TensorRT has no INT8 scale.
+    `layer_lists` has TensorRT-RTX's list of the layers that it compiled, one for each optimisation profile.
     """
 
     errors: list[str] = field(default_factory=list)
@@ -54,7 +54,7 @@ class LogCollector:
     layer_lists: list[str] = field(default_factory=list)
 
     def add(self, level: str, message: str) -> None:
-        """Collect one message that TensorRT logged at `level`, a name of its Severity."""
+        """Collect one message of TensorRT's log. `level` is the name of its severity, such as WARNING."""
         log.debug("TensorRT %s: %s", level, message)
         if level == "VERBOSE" and message.startswith(HEADING):
             self.layer_lists.append(message)
@@ -67,17 +67,17 @@ class LogCollector:
 
     @property
     def first_error(self) -> str:
-        """The first error on one line, or a text that says that there is none."""
+        """The first error, on one line, or "it logged no error"."""
         return " ".join(self.errors[0].split()).rstrip(".") if self.errors else "it logged no error"
 
     @property
     def float32_gemm(self) -> str | None:
-        """The name of a GEMM in float32 that TensorRT-RTX refuses to compile for Turing, or None."""
+        """The name of a float32 GEMM that TensorRT-RTX cannot compile for Turing; None if no error names one."""
         return next((found["node"] for line in self.errors if (found := FLOAT32_GEMM.search(line))), None)
 
     @property
     def out_of_memory(self) -> bool:
-        """Whether an error is about missing memory."""
+        """Whether an error says that memory ran out."""
         return any(OUT_OF_MEMORY.search(line) for line in self.errors)
 
 
@@ -99,7 +99,7 @@ def make_logger(trt: Any) -> tuple[Any, LogCollector]:
 
 
 def make_profiler(trt: Any, report: Callable[[str, float], None]) -> Any:
-    """Return a profiler for an execution context: after each run, it calls `report` with a layer's name and its ms."""
+    """Return an IProfiler that calls `report(layer, ms)` for each layer after each run of an execution context."""
 
     class Profiler(trt.IProfiler):  # type: ignore[misc]  # the base is only known here
         def __init__(self) -> None:
@@ -112,10 +112,10 @@ def make_profiler(trt: Any, report: Callable[[str, float], None]) -> Any:
 
 
 def create(kind: Any, logger: Any, messages: LogCollector) -> Any:
-    """Return a Builder or a Runtime, whichever `kind` is.
+    """Return an instance of `kind`, which is `trt.Builder` or `trt.Runtime`.
 
     Raises:
-        MachineError: TensorRT cannot start, because the driver is too old or the GPU is not supported.
+        MachineError: TensorRT cannot start, for example because the driver is too old for it.
     """
     try:
         made = kind(logger)
@@ -123,21 +123,21 @@ def create(kind: Any, logger: Any, messages: LogCollector) -> Any:
         made = None
     if made is None:
         raise MachineError(
-            f"TensorRT: cannot start: {messages.first_error}. Check that the driver is new enough (r535 for CUDA 12, "
-            "r580 for CUDA 13) and that TensorRT supports this GPU: `toolchain doctor`."
+            f"TensorRT: it cannot start: {messages.first_error}. Check with `toolchain doctor` that the driver is new "
+            "enough (r535 for CUDA 12, r580 for CUDA 13) and that TensorRT supports this GPU."
         )
     return made
 
 
 def has_implicit_int8(trt: Any) -> bool:
-    """Return whether this release takes a calibrator, and scales from outside the graph: TensorRT 8 and 10 do."""
+    """Return whether this release can take INT8 scales from a calibrator, without Q/DQ nodes. TensorRT 8 and 10 can."""
     return hasattr(trt, "IInt8EntropyCalibrator2") and "INT8" in trt.BuilderFlag.__members__
 
 
 def network_flags(trt: Any, *, strongly_typed: bool) -> int:
-    """Return the flags for create_network; the bits differ between releases.
+    """Return the flags for create_network, whose bits differ between releases.
 
-    TensorRT 8 has no strongly typed networks, and needs a flag for an explicit batch dimension, which later ones imply.
+    TensorRT 8 lacks strongly typed networks, and needs a flag for an explicit batch dimension. Later releases imply it.
     """
     flags = trt.NetworkDefinitionCreationFlag.__members__
     if "STRONGLY_TYPED" not in flags:
@@ -146,11 +146,11 @@ def network_flags(trt: Any, *, strongly_typed: bool) -> int:
 
 
 def version_number(version: str) -> int:
-    """Return NV_TENSORRT_VERSION (NvInferVersion.h): 10.16.1.11 -> 101601; before TensorRT 10, 8.6.1 -> 8601."""
+    """Return a version as in NV_TENSORRT_VERSION (NvInferVersion.h): 10.16.1.11 -> 101601; below 10, 8.6.1 -> 8601."""
     major, minor, patch = (int(part) for part in version.split(".")[:3])
     return major * (10000 if major >= 10 else 1000) + minor * 100 + patch
 
 
 def major_of(version: str) -> int:
-    """Return the major version, the key of tables of operators and of container images."""
+    """Return the major version, such as 10 for "10.16.1.11"."""
     return int(version.split(".")[0])

@@ -1,4 +1,4 @@
-"""TensorRT's builder: from a graph to a plan, with the log of the build and the counts of the layers."""
+"""Builds a plan from an ONNX graph with TensorRT's builder, and returns it with the build's log and layer counts."""
 
 import contextlib
 import json
@@ -24,9 +24,10 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Built:
-    """A plan, its layers as JSON and their counts, and the log and duration of the build.
+    """The result of a build: the plan, its layers, the log and duration of the build, and the counts of the layers.
 
-    `layers` is the JSON of the engine inspector; of TensorRT-RTX, whose inspector needs a GPU, that of a KernelList.
+    `layers` is the JSON text of the engine inspector; for TensorRT-RTX, whose inspector needs a GPU, the JSON text of a
+    KernelList.
     """
 
     plan: bytes
@@ -48,7 +49,7 @@ class Builder:
         self._builder = create(trt.Builder, self.logger, self.messages)
 
     def parse(self, graph: bytes, *, strongly_typed: bool) -> Any:
-        """Return the network of an ONNX graph. If strongly typed, its types are exactly those of the graph.
+        """Parse the bytes of an ONNX file into a network. A strongly typed network has exactly the graph's types.
 
         Raises:
             InputError: TensorRT cannot parse the graph; the message has TensorRT's first error.
@@ -80,14 +81,14 @@ class Builder:
         calibrator: Any = None,
         implicit: tuple[str, ...] = (),
     ) -> Built:
-        """Build the plan.
+        """Build the plan of a network.
 
         Args:
             network: the result of `parse` or `empty`.
-            profiles: one optimisation profile each.
+            profiles: the shapes of each optimisation profile.
             options: see Options.
-            timing: the file of the timing cache, read before the build if it exists, and written after it.
-            calibrator: gives scales to an INT8 network that is not strongly typed.
+            timing: the file of the timing cache, read before the build if it exists, and written after it; or None.
+            calibrator: provides the scales of an INT8 network that is not strongly typed; else None.
             implicit: builder flags (FP16, INT8) of a network that is not strongly typed.
 
         Raises:
@@ -114,9 +115,9 @@ class Builder:
         return Built(data, layers, self.messages, seconds, count_layers(layers))
 
     def calibrate(self, network: Any, calibrator: Any) -> None:
-        """Calibrate a network of fixed shapes: TensorRT hands the ranges to `calibrator.write_calibration_cache`.
+        """Calibrate a network of fixed shapes: TensorRT passes the scales to `calibrator.write_calibration_cache`.
 
-        The engine of this build is discarded, so a build that gives no plan is not an error here.
+        The plan of this build is not used, so a build that gives no plan is not an error here.
 
         Raises:
             Exception: the exception that a method of the calibrator caught.
@@ -139,7 +140,7 @@ class Builder:
 
     @staticmethod
     def _finished(plan: Any, calibrator: Any) -> Any:
-        """Return the plan, or raise what a method of the calibrator caught."""
+        """Return the plan, or raise the exception that a method of the calibrator caught."""
         if calibrator is not None and calibrator.error is not None:
             raise calibrator.error
         return plan
@@ -147,22 +148,22 @@ class Builder:
     def _raise_no_plan(self) -> None:
         if gemm := self.messages.float32_gemm:
             raise InputError(
-                f"{self.where}: the GEMM {gemm} is in float32, and {self._name} computes none in float32 on Turing "
-                "(sm75). Choose a graph whose GEMMs are in float16 or INT8, or a later GPU such as --target sm86."
+                f"{self.where}: the GEMM {gemm} is in float32, and {self._name} has no float32 GEMM for Turing (sm75). "
+                "Choose a --precision whose GEMMs are in float16 or INT8, or a later GPU such as --target sm86."
             )
         if self.messages.out_of_memory:
             raise MachineError(
                 f"{self.where}: {self._name} ran out of memory: {self.messages.first_error}. "
-                "Free the GPU, or build for smaller shapes: --batch-size, --seq-len, --workspace-mb."
+                "Free GPU memory, or build with a smaller --batch-size, --seq-len or --workspace-mb."
             )
         why = self.messages.first_error
-        raise InputError(f"{self.where}: {self._name} builds no engine: {why}. Run it again with -vv to see its log.")
+        raise InputError(f"{self.where}: {self._name} builds no engine: {why}. Run again with -vv to see its log.")
 
     def inspect(self, plan: bytes) -> str:
-        """Return the engine inspector's JSON of a plan.
+        """Return the layers of a plan as the JSON text of TensorRT's engine inspector.
 
         Raises:
-            InputError: TensorRT does not load the plan that it has just built.
+            InputError: TensorRT cannot load the plan that it has just built.
         """
         runtime = create(self.trt.Runtime, self.logger, self.messages)
         if hasattr(runtime, "engine_host_code_allowed"):
@@ -170,7 +171,7 @@ class Builder:
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             why = self.messages.first_error
-            raise InputError(f"{self.where}: TensorRT does not load its own plan: {why}. Report this bug.")
+            raise InputError(f"{self.where}: TensorRT cannot load the plan that it just built: {why}. Report this bug.")
         inspector = engine.create_engine_inspector()
         context = engine.create_execution_context()
         if context is not None:  # without shapes, the inspector does not know types and formats
@@ -184,9 +185,9 @@ class Builder:
 
 @contextlib.contextmanager
 def _interrupt_noted(monitor: Any) -> Iterator[None]:
-    """Let Ctrl-C set a flag that stops the build at TensorRT's next step.
+    """Within the context, let Ctrl-C set `monitor.interrupted`, which stops the build at TensorRT's next step.
 
-    Otherwise Python would raise KeyboardInterrupt in the next callback from TensorRT, which discards it.
+    Otherwise Python would raise KeyboardInterrupt in the next callback from TensorRT, and TensorRT would discard it.
     """
     if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
         yield
@@ -195,7 +196,7 @@ def _interrupt_noted(monitor: Any) -> Iterator[None]:
 
     def note(*_: Any) -> None:
         monitor.interrupted = True
-        log.warning("stopping at TensorRT's next step; press Ctrl-C again to stop at once")
+        log.warning("the build stops at TensorRT's next step; press Ctrl-C again to stop at once")
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     if before is not signal.SIG_IGN:

@@ -2,7 +2,7 @@
 
 The format, as TensorRT's builder writes it: a header `TRT-<version>-EntropyCalibration2`, then one line per tensor,
 `<name>: <scale as big-endian float32 in 8 hexadecimal digits>`. The scale is amax / 127. The builder silently ignores a
-cache of another version or algorithm, and never calibrates a tensor that the cache lacks, so both are checked here.
+cache of another version or algorithm, and never calibrates a tensor that the cache lacks. So this module checks both.
 """
 
 import json
@@ -28,25 +28,27 @@ SCALE = re.compile(r"[0-9a-f]{8}")
 
 
 def cache_text(amax: Mapping[str, float], *, version: str = DEFAULT_VERSION) -> str:
-    """Return the text of a cache for TensorRT `version`. `amax` maps a tensor's name to the |x| that maps to 127."""
+    """Return the text of a cache for TensorRT `version`. `amax`: tensor name -> the |x| that INT8's 127 stands for."""
     lines = [f"{name}: {struct.pack('>f', value / INT8_LEVELS).hex()}" for name, value in amax.items()]
     return "\n".join([header(version), *lines]) + "\n"
 
 
 def header(version: str) -> str:
-    """Return the first line of the caches that TensorRT `version` reads."""
+    """Return the first line that a cache must have so that TensorRT `version` reads it."""
     return f"TRT-{version_number(version)}-{ALGORITHM}"
 
 
 def parse_cache(text: str, *, where: str) -> tuple[str, dict[str, float]]:
-    """Return the header and the scale of each tensor.
+    """Parse the text of a cache; return its header, and tensor name -> scale. `where` names the cache in messages.
 
     Raises:
         InputError: the header is missing, the last line is cut off, or a scale is not a number above zero.
     """
     lines = text.split("\n")
     if not lines[0].startswith("TRT-"):
-        raise InputError(f"{where}: not a calibration cache: it begins with {lines[0][:40]!r}. Calibrate again.")
+        raise InputError(
+            f"{where}: this is not a calibration cache: it begins with {lines[0][:40]!r}. Calibrate again."
+        )
     if lines[-1] != "":
         raise InputError(f"{where}: the file is cut off after {lines[-1][:60]!r}. Calibrate again.")
     scales = {}
@@ -60,10 +62,10 @@ def parse_cache(text: str, *, where: str) -> tuple[str, dict[str, float]]:
 
 
 def select_tensors(data: bytes, names: Collection[str], *, where: str) -> bytes:
-    """Return a cache with the lines of these tensors only.
+    """Return a copy of a cache that has only the scales of the tensors `names`.
 
     Raises:
-        InputError: the remaining text is not a cache.
+        InputError: what remains is not a valid cache.
     """
     first, *lines = data.decode("utf-8", "replace").split("\n")
     kept = "\n".join([first, *(line for line in lines if line.rpartition(": ")[0] in names), ""])
@@ -74,30 +76,32 @@ def select_tensors(data: bytes, names: Collection[str], *, where: str) -> bytes:
 def check_cache(
     data: bytes, *, where: str, version: str, needed: Collection[str], about: CacheRecord | None, fits: CacheOrigin
 ) -> None:
-    """Refuse a cache that this builder would ignore, or that has another origin.
+    """Refuse a cache that TensorRT would ignore, that lacks scales, or that has another origin than `fits`.
 
     Args:
-        data: the cache.
+        data: the content of the cache.
         where: names the cache in messages.
         version: the version of TensorRT.
-        needed: tensors without whose scale a GEMM would leave INT8.
-        about: the JSON file beside the cache, or None without one.
-        fits: the origin that the cache must have.
+        needed: the tensors that need a scale; without it, a GEMM would not run in INT8.
+        about: the content of the JSON file beside the cache, or None if there is no such file.
+        fits: the origin that `about` must state, such as the model's digest.
 
     Raises:
-        InputError: the message names the difference.
+        InputError: the cache does not fit; the message says why.
     """
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
-        raise InputError(f"{where}: not a calibration cache: it is not text. Calibrate again.") from None
+        raise InputError(f"{where}: this is not a calibration cache: it is not text. Calibrate again.") from None
     first, scales = parse_cache(text, where=where)
     if first != header(version):
         raise InputError(
-            f"{where}: its header is {first}; TensorRT {version} reads {header(version)} only. Calibrate again."
+            f"{where}: its header is {first}, and TensorRT {version} reads only {header(version)}. Calibrate again."
         )
     if missing := [name for name in needed if name not in scales]:
-        raise InputError(f"{where}: lacks a scale for {missing[0]} ({len(missing)} missing). Calibrate again.")
+        raise InputError(
+            f"{where}: the cache lacks a scale for {missing[0]} ({len(missing)} missing). Calibrate again."
+        )
     if about is None:
         raise InputError(
             f"{where}: {Path(where).name}.json, which states the cache's origin, is missing. Calibrate again."
@@ -108,23 +112,24 @@ def check_cache(
     if differing := [key for key, value in fits.items() if stated.get(key) != value]:
         key = differing[0]
         raise InputError(
-            f"{where}: made for {key} {stated.get(key)!r}; here it is {dict(fits)[key]!r}. Calibrate again."
+            f"{where}: the cache was made with {key} = {stated.get(key)!r}, but this build has {dict(fits)[key]!r}. "
+            "Calibrate again."
         )
 
 
 def write_cache(file: Path, data: bytes, about: CacheRecord) -> None:
-    """Write a cache and FILE.json beside it, each completely or not at all."""
+    """Write a cache to `file`, and its origin to FILE.json beside it; each file completely or not at all."""
     write_text(file, data.decode("utf-8"))
     write_json(origin_file(file), about)
 
 
 def cache_digest(data: bytes) -> str:
-    """Return the SHA-256 of a cache's text, as the JSON file beside it states it."""
+    """Return the SHA-256 of a cache's text, which the JSON file beside the cache has as `cache_sha256`."""
     return sha256_json(data.decode("utf-8"))
 
 
 def read_cache(file: Path) -> tuple[bytes, CacheRecord | None]:
-    """Return a cache and the record of its origin, None without one.
+    """Return the bytes of a cache, and the record in the JSON file beside it, which is None if there is no such file.
 
     Raises:
         InputError: the cache cannot be read, or the file beside it is not JSON.
@@ -133,14 +138,14 @@ def read_cache(file: Path) -> tuple[bytes, CacheRecord | None]:
         with open_file(file) as opened:
             data = opened.read()
     except OSError as error:
-        raise InputError(f"{file}: {error.strerror}. Give a calibration cache.") from None
+        raise InputError(f"{file}: the file cannot be read: {error.strerror}. Give a calibration cache.") from None
     try:
         with open_file(origin_file(file)) as opened:
             about = json.loads(opened.read().decode())
     except FileNotFoundError:
         return data, None
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{origin_file(file)}: not JSON ({error}). Calibrate again.") from None
+        raise InputError(f"{origin_file(file)}: the file is not JSON ({error}). Calibrate again.") from None
     return data, cast(CacheRecord, about) if isinstance(about, dict) else None
 
 

@@ -1,8 +1,8 @@
 """TensorRT 10's entropy calibrator, fed with tokenised rows.
 
-TensorRT calls it from C++. There an exception is printed and taken for the end of the data, so a calibration that was
-cut short looks like one that succeeded. Therefore no method lets an exception escape; it is kept and raised after the
-build.
+TensorRT calls its methods from C++, where an exception is only printed and then treated as the end of the data. A
+calibration that was cut short would look as if it had succeeded. Therefore each method catches exceptions, and the
+first is raised after the build.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -29,7 +29,7 @@ class Feeder:
     def __init__(
         self, batches: Iterable[Batch], cache: bytes | None, upload: Upload | None, shapes: Shapes | None
     ) -> None:
-        """Take the arguments of `entropy_calibrator`."""
+        """Keep the arguments, which are those of `entropy_calibrator`."""
         self._batches: Iterator[Batch] = iter(batches)
         self._cache, self._upload, self._shapes = cache, upload, shapes
         self.error: BaseException | None = None
@@ -41,7 +41,7 @@ class Feeder:
         return 1
 
     def get_batch(self, names: list[str]) -> list[int] | None:
-        """Return the device address of each input, in the order of `names`, or None at the end of the data."""
+        """Upload the next batch; return the device address of each input in `names`, or None at the end of the data."""
         if self._cache is not None or self.error is not None:
             return None
         try:
@@ -56,11 +56,11 @@ class Feeder:
             return None
 
     def read_calibration_cache(self) -> bytes | None:
-        """Return the cache, or None to calibrate: TensorRT would take empty bytes for a cache."""
+        """Return the cache, or None so that TensorRT calibrates. TensorRT would take empty bytes for a cache."""
         return self._cache or None
 
     def write_calibration_cache(self, cache: Any) -> None:
-        """Keep a copy of the cache, because TensorRT frees its memory."""
+        """Keep a copy of the cache that TensorRT made, because TensorRT frees its memory."""
         try:
             self.cache_written = bytes(cache)
         except BaseException as error:  # raised after the build (see the module's docstring)
@@ -75,11 +75,11 @@ def entropy_calibrator(
     upload: Upload | None = None,
     shapes: Shapes | None = None,
 ) -> Any:
-    """Return an `IInt8EntropyCalibrator2` that feeds `batches`, or that returns `cache` and no batches.
+    """Return an `IInt8EntropyCalibrator2` that feeds `batches`, or, if `cache` is given, the cache and no batches.
 
     Every array must be int32 and have exactly the shape in `shapes`, because TensorRT calibrates at the profile's OPT
-    shape and reads that many bytes whatever the buffer holds. Keep a reference until the build has ended, because the
-    builder holds none; then read `error`, `batches_seen` and `cache_written`.
+    shape and reads that many bytes, however many the buffer has. Keep a reference until the build has ended, because
+    the builder keeps none. Then read `error`, `batches_seen` and `cache_written`.
     """
 
     class EntropyCalibrator(Feeder, trt.IInt8EntropyCalibrator2):  # type: ignore[misc]  # the base is only known here
@@ -92,12 +92,12 @@ def entropy_calibrator(
 
 def _address(name: str, batch: Batch, upload: Upload | None, shapes: Shapes | None) -> int:
     if name not in batch:
-        raise InputError(f"calibrator: the engine reads {name}; the rows have {', '.join(batch)}. Report this bug.")
+        raise InputError(f"calibrator: the engine reads {name}, but the rows have {', '.join(batch)}. Report this bug.")
     array = batch[name]
     wanted = shapes[name] if shapes else array.shape
     if array.dtype != np.int32 or array.shape != wanted:
         raise InputError(
-            f"calibrator: {name} is {array.dtype}{list(array.shape)}; the engine reads int32{list(wanted)}. "
+            f"calibrator: {name} is {array.dtype}{list(array.shape)}, but the engine reads int32{list(wanted)}. "
             "Report this bug."
         )
     assert upload is not None  # only a calibrator with a cache has none
@@ -105,7 +105,7 @@ def _address(name: str, batch: Batch, upload: Upload | None, shapes: Shapes | No
 
 
 def set_calibrator(config: Any, calibrator: Any, profiles: list[Any]) -> None:
-    """Give a build its calibrator, which runs batches of the best shape of the last profile, if there are profiles."""
+    """Set the calibrator of a build. The calibrator's batches have the OPT shapes of the last profile, if any."""
     config.int8_calibrator = calibrator
     if profiles:
         config.set_calibration_profile(profiles[-1])

@@ -1,4 +1,4 @@
-"""The configuration of a build. It is the same code for every release; what one of them lacks is asked for by name."""
+"""The configuration of a build. The code is the same for all releases of TensorRT; it looks features up by name."""
 
 import logging
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ Shapes = dict[str, tuple[tuple[int, ...], ...]]
 class Options:
     """Options of a build that change the plan but not its results.
 
-    `level` is TensorRT's builder optimisation level, 0 to 5; `hardware` is a value of recipe.HARDWARE. None means
-    TensorRT's default. `target` is the compute capability, times ten, that TensorRT-RTX compiles for; TensorRT builds
-    for the GPU of this machine.
+    `workspace_mb` is in MiB, `level` is TensorRT's builder optimisation level, 0 to 5; None means TensorRT's default.
+    `hardware` is a value of recipe.HARDWARE. `target` is the compute capability, times ten, that TensorRT-RTX compiles
+    for; it is None for TensorRT, which builds for the GPU of this machine.
     """
 
     workspace_mb: int | None = None
@@ -33,16 +33,17 @@ class Options:
     target: int | None = None
 
     def check(self, sm: int) -> None:
-        """Refuse options that exclude a GPU of compute capability `sm` (times ten).
+        """Refuse options that a GPU does not allow. `sm` is its compute capability times ten: 75 for a T4.
 
         Raises:
-            UsageError: the hardware compatibility excludes it.
+            UsageError: the hardware compatibility needs a later GPU.
         """
         least = {"ampere-plus": AMPERE, "same-compute-capability": TURING}.get(self.hardware, 0)
         if sm < least:
             raise UsageError(
-                f"--hardware-compatible {self.hardware}: needs compute capability {least // 10}.{least % 10}, and this "
-                f"GPU has {sm // 10}.{sm % 10}; a T4 neither builds nor runs such a plan. Leave the option out."
+                f"--hardware-compatible {self.hardware}: a GPU must have compute capability "
+                f"{least // 10}.{least % 10} or later to build or run such a plan, and this GPU has "
+                f"{sm // 10}.{sm % 10}. Leave the option out."
             )
 
 
@@ -59,11 +60,11 @@ def configure(
     """Return the builder configuration of one build. The arguments are those of `Builder.build`.
 
     TF32 is off, so that an FP32 engine computes in float32. The profiling verbosity is detailed, so that layers can be
-    counted. Calibration takes the last profile.
+    counted. Calibration uses the last profile.
 
     Raises:
         InputError: TensorRT refuses an optimisation profile.
-        UsageError: this release lacks the level of hardware compatibility.
+        UsageError: this release lacks the requested level of hardware compatibility.
     """
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
@@ -80,7 +81,8 @@ def configure(
         level = trt.HardwareCompatibilityLevel.__members__.get(options.hardware.replace("-", "_").upper())
         if level is None:
             raise UsageError(
-                f"--hardware-compatible {options.hardware}: TensorRT {trt.__version__} lacks it. Leave the option out."
+                f"--hardware-compatible {options.hardware}: TensorRT {trt.__version__} lacks this level. "
+                "Leave the option out."
             )
         config.hardware_compatibility_level = level
     if options.version_compatible:
@@ -98,7 +100,7 @@ def _profile(builder: Any, config: Any, shapes: Shapes) -> Any:
     for name, (least, best, most) in shapes.items():
         profile.set_shape(name, least, best, most)
     if config.add_optimization_profile(profile) < 0:
-        raise InputError(f"optimisation profile {shapes}: TensorRT refuses it. Change --batch-size or --seq-len.")
+        raise InputError(f"optimisation profile {shapes}: TensorRT rejects it. Change --batch-size or --seq-len.")
     return profile
 
 
@@ -111,11 +113,11 @@ def _load_timing_cache(config: Any, file: Path) -> None:
 
 
 def save_timing_cache(config: Any, file: Path) -> None:
-    """Save the timing cache for the next build. The plan is good without it, so a failure is only logged."""
+    """Save the timing cache for the next build. The plan does not depend on it, so a failure is only logged."""
     cache = config.get_timing_cache()
     if cache is None:
         return
     try:
         write_bytes(file, bytes(cache.serialize()))
     except OSError as error:
-        log.warning("%s: the timing cache was not saved (%s)", file, error.strerror)
+        log.warning("%s: the timing cache was not saved (%s). The next build takes longer.", file, error.strerror)

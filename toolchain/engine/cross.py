@@ -1,4 +1,4 @@
-"""A graph compiled by TensorRT-RTX for a GPU that this machine lacks, and the kernels that it compiled."""
+"""Compiles a graph with TensorRT-RTX for a GPU that this machine lacks, to see which kernels the GPU would run."""
 
 from collections.abc import Mapping
 
@@ -12,10 +12,9 @@ from toolchain.graph import serialised
 
 
 def compile_kernels(model: ir.Model, sm: int, *, batch: int, length: int, where: str = "graph") -> list[Kernel]:
-    """Return the kernels of an encoder's graph for `batch` rows of `length` tokens.
+    """Compile an encoder's graph for `batch` rows of `length` tokens, and return its kernels.
 
-    Raises:
-        ToolchainError: as compile_static.
+    For the other arguments and the errors, see `compile_static`.
     """
     shapes = {str(value.name): (batch, length) for value in model.graph.inputs}
     built = compile_static(serialised(model), sm, shapes, where=where)
@@ -25,7 +24,7 @@ def compile_kernels(model: ir.Model, sm: int, *, batch: int, length: int, where:
 def compile_static(graph: bytes, sm: int, shapes: Mapping[str, tuple[int, ...]], *, where: str = "graph") -> Built:
     """Compile an ONNX graph for inputs of fixed shapes, so that every dimension in the list of layers is a number.
 
-    A plan of fixed shapes is for looking at; bundle/engine_step.py builds those that serve.
+    Such a plan is only for analysis. bundle/engine_step.py builds the plans of bundles.
 
     Args:
         graph: the bytes of the ONNX file, with its weights.

@@ -1,7 +1,7 @@
-"""A GPU through PyCUDA: its primary context, which torch may share, memory, streams, and CUDA graphs.
+"""Uses a GPU through PyCUDA: its primary context (which torch may share), memory, streams, and CUDA graphs.
 
-PyCUDA wraps every part of the driver that is needed except CUDA graphs. Those use six functions of libcuda (cuda.h,
-CUDA 12), as does the compute capability where a GPU is used without PyCUDA.
+PyCUDA wraps every part of the driver that is needed except CUDA graphs. For these, six functions of libcuda are called
+directly (cuda.h, CUDA 12). `compute_capability` also calls libcuda, so that it works without PyCUDA.
 """
 
 import ctypes
@@ -33,16 +33,16 @@ def import_pycuda() -> Any:
         driver = importlib.import_module("pycuda.driver")
     except ImportError as error:
         raise MachineError(
-            f"PyCUDA: not installed, or without CUDA ({error}). Install CUDA's headers, then "
+            f"PyCUDA: the package or CUDA is not installed ({error}). Install CUDA's headers, then run "
             "pip install 'encoder-toolchain[tensorrt]'."
         ) from error
     try:
         driver.init()
         count = driver.Device.count()
     except driver.Error as error:
-        raise MachineError(f"CUDA: no GPU can be used ({error}). See `toolchain doctor`.") from error
+        raise MachineError(f"CUDA: no GPU can be used ({error}). Run `toolchain doctor` to find out why.") from error
     if count == 0:
-        raise MachineError("CUDA: no GPU is visible. See `toolchain doctor`, and CUDA_VISIBLE_DEVICES.")
+        raise MachineError("CUDA: no GPU is visible. Check CUDA_VISIBLE_DEVICES, and run `toolchain doctor`.")
     return driver
 
 
@@ -65,7 +65,7 @@ class Gpu:
         return self.driver.Stream()
 
     def buffer(self, nbytes: int) -> Any:
-        """Return device memory, which is freed with the object.
+        """Allocate `nbytes` bytes of device memory, which is freed with the returned object.
 
         Raises:
             MachineError: the GPU has too little free memory.
@@ -74,11 +74,12 @@ class Gpu:
             return self.driver.mem_alloc(max(1, nbytes))
         except self.driver.MemoryError as error:
             raise MachineError(
-                f"{self.name}: no {nbytes / 2**20:.0f} MB left. Build for a smaller --batch-size, or free the GPU."
+                f"{self.name}: out of memory: {nbytes / 2**20:.0f} MB could not be allocated on the GPU. "
+                "Build for a smaller --batch-size, or free GPU memory."
             ) from error
 
     def pinned(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Return page-locked host memory, so that copies run while the GPU computes.
+        """Return an array in page-locked host memory, so that copies can run while the GPU computes.
 
         Raises:
             MachineError: the host has too little free memory.
@@ -87,23 +88,23 @@ class Gpu:
             array: Array = self.driver.pagelocked_empty(shape, dtype)
         except self.driver.MemoryError as error:
             raise MachineError(
-                f"{self.name}: no {nbytes(shape, dtype) / 2**20:.0f} MB of page-locked memory left. "
-                "Build for a smaller --batch-size."
+                f"{self.name}: out of memory: {nbytes(shape, dtype) / 2**20:.0f} MB of page-locked host memory could "
+                "not be allocated. Build for a smaller --batch-size."
             ) from error
         return array
 
     def upload(self, target: Any, source: Array, stream: Any) -> None:
-        """Enqueue the copy of a contiguous array to device memory."""
+        """Enqueue a copy from a contiguous array to device memory."""
         self.driver.memcpy_htod_async(target, source, stream)
 
     def download(self, target: Array, source: Any, stream: Any) -> None:
-        """Enqueue the copy of device memory to a contiguous array."""
+        """Enqueue a copy from device memory to a contiguous array."""
         self.driver.memcpy_dtoh_async(target, source, stream)
 
 
 @contextmanager
 def open_gpu(device: str = "cuda:0") -> Iterator[Gpu]:
-    """Make the primary context of a GPU current, and release it at the end.
+    """Make the primary context of a GPU current in the `with` block, and release the context after it.
 
     Raises:
         MachineError: the machine lacks this GPU.
@@ -112,7 +113,7 @@ def open_gpu(device: str = "cuda:0") -> Iterator[Gpu]:
     index = int(device.partition(":")[2] or 0)
     if index >= driver.Device.count():
         raise MachineError(
-            f"--device {device}: this machine has {driver.Device.count()} GPUs, counted from 0. Choose another."
+            f"--device {device}: this machine has {driver.Device.count()} GPUs, numbered from 0. Choose another GPU."
         )
     found = driver.Device(index)
     major, minor = found.compute_capability()
@@ -169,11 +170,11 @@ class CudaGraph:
     def _call(self, name: str, *arguments: Any) -> None:
         status = getattr(self._library, name)(*arguments)
         if status != 0:
-            raise MachineError(f"CUDA graph: {name} returns CUresult {status}. Run without --cuda-graphs.")
+            raise MachineError(f"CUDA graph: {name} fails with CUresult {status}. Run without --cuda-graphs.")
 
 
 def compute_capability(device: str = "cuda:0") -> int | None:
-    """Return the compute capability of a GPU, times ten, without a context; None if the driver does not state it."""
+    """Return the compute capability of a GPU, times ten, from the driver; None if the driver does not state it."""
     try:
         library = driver_library()
     except MachineError:
@@ -188,7 +189,7 @@ def compute_capability(device: str = "cuda:0") -> int | None:
 
 
 def driver_library() -> Any:
-    """Return libcuda.
+    """Load and return libcuda, the library of the CUDA driver.
 
     Raises:
         MachineError: the library cannot be loaded.
@@ -196,7 +197,7 @@ def driver_library() -> Any:
     try:
         return ctypes.CDLL("libcuda.so.1")
     except OSError as error:
-        raise MachineError(f"CUDA graph: {error}. Run without --cuda-graphs.") from error
+        raise MachineError(f"CUDA graph: libcuda cannot be loaded ({error}). Run without --cuda-graphs.") from error
 
 
 def nbytes(shape: tuple[int, ...], dtype: Any) -> int:

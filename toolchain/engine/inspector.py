@@ -1,4 +1,4 @@
-"""Counts over the layers of an engine, from the JSON of TensorRT's engine inspector."""
+"""Counts the layers of an engine by type and precision, from the JSON of TensorRT's engine inspector."""
 
 import json
 import re
@@ -30,9 +30,10 @@ DATATYPES = (
 
 
 def count_layers(text: str) -> LayerCounts:
-    """Return counts over the layers in the inspector's JSON of an engine.
+    """Return the counts of an engine's layers. `text` is the JSON of TensorRT's engine inspector.
 
-    Without detailed profiling verbosity, an engine lists the names of its layers only; every other count is then None.
+    An engine built without detailed profiling verbosity lists only the names of its layers. All counts except `layers`
+    are then None.
     """
     layers = json.loads(text).get("Layers", [])
     detailed = [layer for layer in layers if isinstance(layer, dict)]
@@ -75,14 +76,17 @@ def _text(layer: Layer) -> str:
 
 
 def is_gemm(layer: Layer) -> bool:
-    """Return whether a layer multiplies matrices; one that only changes a format does not, whatever its name."""
+    """Return whether a layer computes a GEMM, a convolution or fused attention.
+
+    A reformat layer does not, even if its name contains that of a GEMM.
+    """
     text = _text(layer)
     multiplies = GEMM.search(text) or FUSED_ATTENTION.search(text)
     return bool(multiplies) and not REFORMAT.search(str(layer.get("LayerType", "")))
 
 
 def is_int8(layer: Layer) -> bool | None:
-    """Return whether a layer reads int8 or runs in an INT8 kernel; None if neither its types nor its kernel show it.
+    """Return whether a layer reads int8 or runs an INT8 kernel; None if its types and its kernel do not tell.
 
     If the shapes of a layer vary, the inspector may write `N/A due to dynamic shapes` instead of a type.
     """
@@ -93,17 +97,17 @@ def is_int8(layer: Layer) -> bool | None:
 
 
 def _read(layer: Layer) -> set[str]:
-    """Return the types of a layer's inputs."""
+    """Return the datatypes of a layer's inputs, by their names in DATATYPES."""
     return {datatype(entry) for entry in layer.get("Inputs", [])}
 
 
 def precision_of(layer: Layer) -> str:
-    """Return the type of a layer's first output, or `none` without one."""
+    """Return the datatype of a layer's first output, or `none` if it has no output."""
     outputs = layer.get("Outputs") or []
     return datatype(outputs[0]) if outputs else "none"
 
 
 def datatype(entry: Layer) -> str:
-    """Return the name in DATATYPES of the type of one input or output, or `other`."""
+    """Return the datatype of one input or output of a layer, by its name in DATATYPES, or `other`."""
     text = f"{entry.get('Format/Datatype', '')} {entry.get('Datatype', '')} {entry.get('Format', '')}"
     return next((name for name, pattern in DATATYPES if pattern.search(text)), "other")

@@ -1,7 +1,7 @@
-"""The judge of a compiled graph: what the compiler did not do as the graph asks, by the ONNX nodes of its kernels.
+"""Checks whether the compiler kept the precisions and the fused attention that a graph asks for.
 
-A graph with Q/DQ nodes compiles also where the compiler finds no INT8 or FP8 kernel for it: it then dequantizes and
-computes in float16, without a warning. Only its list of kernels shows that.
+If the compiler finds no INT8 or FP8 kernel for a GEMM between Q/DQ nodes, it dequantizes and computes in float16,
+without a warning. Only its list of kernels, with the ONNX nodes of each, shows that.
 """
 
 from collections.abc import Collection, Iterator
@@ -19,11 +19,12 @@ from toolchain.records.bundle import QuantizedGemms
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a typed graph asks of the compiler.
+    """The precisions and the fused attention that a typed graph asks the compiler for.
 
-    `gemms`: the names of all its GEMMs. `floats`: those that are to be in float32, because values do not fit float16.
-    `integers`: those to compute in 8 bits, of the type `quantized`; `recorded`: their number as the quantizer recorded
-    it. `attentions`: the two GEMMs of each attention to compute in one kernel, in 8 bits if both are in `integers`.
+    `gemms` are the names of all GEMMs. `floats` are the GEMMs that must be in float32, because their values do not fit
+    float16. `integers` are the GEMMs that must be in 8 bits, in the datatype `quantized`; `recorded` is how many GEMMs
+    the quantizer recorded. `attentions` has the two GEMMs of each attention that must become one kernel, which must be
+    in 8 bits if both GEMMs are in `integers`.
     """
 
     gemms: frozenset[str]
@@ -35,12 +36,13 @@ class Wanted:
 
 
 def wanted(model: ir.Model, quantized: QuantizedGemms | None, beyond: Collection[str] = ()) -> Wanted:
-    """Return what a typed graph asks; `quantized` is the record of its quantization, None for a graph in float16.
+    """Return what a typed graph asks the compiler for.
 
-    `beyond` are the names of the tensors that do not fit float16, for which GEMMs are in float32.
+    `quantized` is the record of the graph's quantization, None for a graph in float16. `beyond` names the tensors whose
+    values do not fit float16; GEMMs that read or write them must be in float32.
 
-    All GEMMs but those of the head and those that the quantizer was told to keep are to be in 8 bits. Attention is to
-    be fused in each layer that computes all tokens, not in one that computes the first token only.
+    All GEMMs must be in 8 bits, except those of the head and those that the quantizer was told to keep. Attention must
+    be fused in each layer that computes all tokens, but not in a layer that computes only the first token.
     """
     integers: frozenset[str] = frozenset()
     if quantized is not None:
@@ -60,13 +62,13 @@ def wanted(model: ir.Model, quantized: QuantizedGemms | None, beyond: Collection
 
 
 def _number_type(model: ir.Model) -> str:
-    """Return the type of the numbers that the GEMMs of a typed graph multiply: `fp8`, or else `int8`."""
+    """Return the 8-bit datatype of a quantized graph: `fp8` if a DequantizeLinear reads FP8, else `int8`."""
     fp8 = any(node.inputs[0].dtype is ir.DataType.FLOAT8E4M3FN for node in nodes(model, "DequantizeLinear"))  # type: ignore[union-attr]
     return "fp8" if fp8 else "int8"
 
 
 def judge(kernels: list[Kernel], asked: Wanted) -> list[str]:
-    """Return what the compiler did not do as the graph asks, each as a text that names a node; empty if it did all."""
+    """Return one text for each ONNX node that was not compiled as the graph asks; an empty list if all were."""
     return [
         *_missing(asked),
         *_not_integer(kernels, asked),
@@ -77,13 +79,14 @@ def judge(kernels: list[Kernel], asked: Wanted) -> list[str]:
 
 def _missing(asked: Wanted) -> Iterator[str]:
     if len(asked.integers) != asked.recorded:
-        yield f"the graph has {len(asked.integers)} GEMMs of the {asked.recorded} that were quantized"
+        recorded = f"but the quantizer recorded {asked.recorded}"
+        yield f"the graph has {len(asked.integers)} GEMMs to compute in 8 bits, {recorded}"
 
 
 def _not_integer(kernels: list[Kernel], asked: Wanted) -> Iterator[str]:
-    """Yield the GEMMs that lie in no kernel, or in one whose operands do not both have the type that is wanted.
+    """Yield a text for each GEMM that must be in 8 bits, but has no kernel, or one whose operands have another type.
 
-    The kernel of attention of one query rounds its operands itself.
+    Kernels of attention for one query are left out, because they read float16 and round their operands themselves.
     """
     for name in sorted(asked.integers):
         holding = [kernel for kernel in kernels if kernel.kind in MULTIPLYING and name in kernel.nodes]
@@ -96,7 +99,7 @@ def _not_integer(kernels: list[Kernel], asked: Wanted) -> Iterator[str]:
 
 
 def _not_fused(kernels: list[Kernel], asked: Wanted) -> Iterator[str]:
-    """Yield the attentions that are not in one kernel, or that do not read and write 8 bits."""
+    """Yield a text for each attention that is not one fused kernel, or must be in 8 bits but writes another type."""
     fused = [kernel for kernel in kernels if kernel.kind == "attention"]
     for pair in asked.attentions:
         holding = [kernel for kernel in fused if set(pair) <= set(kernel.nodes)]
@@ -107,11 +110,14 @@ def _not_fused(kernels: list[Kernel], asked: Wanted) -> Iterator[str]:
 
 
 def _unsuited(kernels: list[Kernel], asked: Wanted) -> Iterator[str]:
-    """Yield the GEMMs that became convolutions, for which there is no INT8 kernel, and those in float32 unasked."""
+    """Yield a text for each kernel that computes GEMMs as a convolution, or in float32 unlike in the graph.
+
+    TensorRT-RTX has no INT8 kernels for such convolutions.
+    """
     for kernel in kernels:
         names = [name for name in kernel.nodes if name in asked.gemms] or [kernel.name]
         unasked = [name for name in names if name not in asked.floats]
         if kernel.kind == "convolution":
             yield f"{', '.join(names)}: compiled as a convolution in {kernel.precision}"
         elif kernel.precision == "fp32" and unasked:
-            yield f"{', '.join(unasked)}: in float32"
+            yield f"{', '.join(unasked)}: computed in float32, unlike in the graph"

@@ -1,4 +1,4 @@
-"""The kernels that TensorRT-RTX compiled a graph to, read from the log of its builder.
+"""Parses the log of TensorRT-RTX's builder to find the kernels that a graph was compiled into.
 
 The engine inspector needs a GPU. Without one, the log is the only source: with detailed profiling verbosity, the
 builder logs a message for each optimisation profile that begins with `Layers:` and has a line for each layer.
@@ -66,7 +66,7 @@ MULTIPLYING = ("gemm", "attention", "convolution")
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor of a kernel: its name, its size (-1 where it varies), and its datatype as records name it."""
+    """A tensor that a kernel reads or writes: its name, its dimensions (-1 if one varies), and its datatype."""
 
     name: str
     dimensions: tuple[int, ...]
@@ -74,25 +74,25 @@ class Tensor:
 
     @property
     def size(self) -> int | None:
-        """The number of elements; None if it varies."""
+        """The number of elements; None if a dimension varies."""
         return None if min(self.dimensions, default=1) < 0 else math.prod(self.dimensions)
 
     @property
     def bytes(self) -> int | None:
-        """The number of bytes; None if it varies, or the datatype is unknown."""
+        """The number of bytes; None if a dimension varies, or the datatype is unknown."""
         width = WIDTHS.get(self.datatype)
         return None if self.size is None or width is None else math.ceil(self.size * width)
 
     def to_json(self) -> TensorRecord:
-        """Return the record of layers.json."""
+        """Return the tensor as an entry of layers.json."""
         return {"name": self.name, "dimensions": list(self.dimensions), "datatype": self.datatype}
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel as the compiler lists it; `nodes` are the ONNX nodes that it computes, or a part of which it computes.
+    """A kernel as the compiler lists it. `nodes` are the ONNX nodes that it computes, entirely or in part.
 
-    An elementwise kernel also names a GEMM whose bias or scale it applies.
+    The nodes of an elementwise kernel include a GEMM if the kernel applies its bias or its scale.
     """
 
     name: str
@@ -104,7 +104,7 @@ class Kernel:
 
     @property
     def kind(self) -> KernelKind:
-        """What the kernel does, by its type and its name."""
+        """The kind of the kernel, such as `gemm` or `attention`, from its layer type and its name."""
         done = self.fused_operations
         if "_gemm_mha" in self.name or self.is_one_query:
             return "attention"
@@ -118,7 +118,7 @@ class Kernel:
 
     @property
     def is_one_query(self) -> bool:
-        """Whether it is the attention of one token a row, which reads float16 and rounds it to 8 bits itself."""
+        """Whether the kernel computes attention for one query per row. It then reads float16 and rounds to 8 bits."""
         return "_gemv_mha" in self.name
 
     @property
@@ -131,9 +131,10 @@ class Kernel:
     def operands(self) -> tuple[Tensor, ...]:
         """The matrices that a GEMM or an attention multiplies; empty for other kernels.
 
-        The second operand of a GEMM is its largest constant of two dimensions, else its second input. Attention reads
-        query, key and value, which have the rank and the first dimension of its output, and a mask, which lacks them;
-        that of one query reads keys, values and the query of all heads side by side.
+        The second operand of a GEMM is its largest constant of at least two dimensions, or its second input if it has
+        no such constant. The operands of attention are query, key and value: the inputs that have the rank and the
+        first dimension of the output, which the mask lacks. The operands of attention for one query are the
+        inputs in floating point, the largest first.
         """
         if self.kind not in MULTIPLYING or not self.outputs:
             return ()
@@ -152,21 +153,28 @@ class Kernel:
 
     @property
     def precision(self) -> str | None:
-        """The datatype in which the kernel multiplies: the widest of its operands. None if it multiplies nothing.
+        """The datatype in which the kernel multiplies: the widest datatype of its operands. None if it has no matrices.
 
-        An int8 input with a weight in float16 is a GEMM in float16, whose input is converted first.
+        For example, a GEMM of an int8 input and a float16 weight is in float16: the input is converted first.
         """
         kinds = [one.datatype for one in self.operands]
         return max(kinds, key=lambda kind: WIDTHS.get(kind, 0)) if len(kinds) > 1 else None
 
     @property
     def bytes(self) -> int | None:
-        """The bytes that the kernel reads and writes; None if a size varies. A slice counts by its own size."""
+        """The bytes that the kernel reads and writes; None if a size varies.
+
+        If the kernel reads only a slice of a tensor, the compiler lists the slice, so only the bytes of the slice
+        count.
+        """
         found = [self._bytes_of(one) for one in (*self.inputs, *self.constants, *self.outputs)]
         return None if None in found else sum(one or 0 for one in found)
 
     def _bytes_of(self, tensor: Tensor) -> int | None:
-        """Return the bytes of a tensor, of an embedding table at most a row for each row of the output."""
+        """Return how many bytes of a tensor the kernel reads or writes; None if a size varies.
+
+        The kernel reads at most one row of an embedding table for each row of the output.
+        """
         if "Gath" not in self.fused_operations or tensor not in self.constants or len(tensor.dimensions) != 2:
             return tensor.bytes
         output = self.outputs[0]
@@ -176,7 +184,7 @@ class Kernel:
 
     @property
     def operations(self) -> int | None:
-        """The multiplications and additions of its GEMMs, 0 without any; None if a size varies."""
+        """The number of multiplications and additions of its GEMMs; 0 if it has none, None if a size varies."""
         if self.kind not in MULTIPLYING:
             return 0
         sizes = [one.size for one in (*self.operands[:2], *self.outputs[:1])]
@@ -190,7 +198,7 @@ class Kernel:
         return 2 * output * math.isqrt(first * second // (output * math.prod(self.operands[1].dimensions[:-2])))
 
     def to_json(self) -> KernelRecord:
-        """Return the record of layers.json."""
+        """Return the kernel as an entry of layers.json."""
         return {
             "name": self.name,
             "kind": self.kind,
@@ -205,14 +213,16 @@ class Kernel:
 
 
 def parse_kernels(message: str) -> list[Kernel]:
-    """Return the kernels of one message of the builder's log, in their order; the message begins with HEADING.
+    """Parse a message of the builder's log that begins with HEADING, and return the kernels that it lists, in order.
 
     Raises:
-        InputError: a line is not as TensorRT-RTX 1.7 writes it.
+        InputError: a line does not have the form in which TensorRT-RTX 1.7 writes it.
     """
     heading, *lines = message.split("\n")  # a name may have the other characters at which Python splits lines
     if heading.strip() != HEADING:
-        raise InputError(f"the compiler's list of layers: begins with {heading[:60]!r}. Report this bug with its log.")
+        raise InputError(
+            f"the compiler's list of layers: it begins with {heading[:60]!r}. Report this bug with the output of -vv."
+        )
     kernels = []
     for line in lines:
         if not line.strip():  # the bindings follow
@@ -221,7 +231,10 @@ def parse_kernels(message: str) -> list[Kernel]:
             continue
         found = LINE.fullmatch(line.strip())
         if found is None:
-            raise InputError(f"the compiler's list of layers: cannot read {line[:60]!r}. Report this bug with its log.")
+            raise InputError(
+                f"the compiler's list of layers: {line[:60]!r} cannot be parsed. "
+                "Report this bug with the output of -vv."
+            )
         if found["type"] not in NO_KERNEL:
             inputs, constants, outputs = (_tensors(found[part]) for part in ("inputs", "constants", "outputs"))
             entries = map(NODE.fullmatch, found["metadata"].split(UNIT_SEPARATOR))
@@ -231,14 +244,16 @@ def parse_kernels(message: str) -> list[Kernel]:
 
 
 def _tensors(text: str) -> tuple[Tensor, ...]:
-    """Return the tensors of a list between brackets.
+    """Parse a list of tensors in a line of the compiler's list of layers.
 
     Raises:
-        InputError: the list has something else between them.
+        InputError: the list contains something that is not a tensor.
     """
     found = list(TENSOR.finditer(text))
     if "".join(one[0] for one in found) != text.replace("}, { Name: ", "}{ Name: ").strip():
-        raise InputError(f"the compiler's list of layers: cannot read {text[:60]!r}. Report this bug with its log.")
+        raise InputError(
+            f"the compiler's list of layers: {text[:60]!r} cannot be parsed. Report this bug with the output of -vv."
+        )
     return tuple(
         Tensor(one["name"], _dimensions(one["dimensions"]), DATATYPES.get(one["datatype"], one["datatype"]))
         for one in found
@@ -246,7 +261,7 @@ def _tensors(text: str) -> tuple[Tensor, ...]:
 
 
 def _dimensions(text: str) -> tuple[int, ...]:
-    """Return the sizes; what is not a number varies, and is -1."""
+    """Parse a comma-separated list of dimensions. A dimension that is not a number varies, and becomes -1."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     return tuple(int(part) if part.isdecimal() else -1 for part in parts)
 
@@ -256,17 +271,17 @@ def _leading(dimensions: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
 
 
 def kernel_list(messages: list[str], compiler: str) -> KernelList:
-    """Return the content of layers.json, from a message of the builder's log for each optimisation profile.
+    """Return the content of layers.json. `messages` has the compiler's list of layers for each optimisation profile.
 
     Raises:
-        InputError: a message cannot be read.
+        InputError: a list cannot be parsed.
     """
     profiles = [[kernel.to_json() for kernel in parse_kernels(message)] for message in messages]
     return {"schema": SCHEMA, "compiler": compiler, "profiles": profiles}
 
 
 def count_kernels(kernels: list[Kernel]) -> LayerCounts:
-    """Return the counts of plan.json, as engine/inspector.py makes them where a GPU is."""
+    """Return the counts of the kernels for plan.json, like those that engine/inspector.py makes on a GPU."""
     gemms = [kernel for kernel in kernels if kernel.kind in MULTIPLYING]
     integer = [kernel.name for kernel in gemms if kernel.precision == "int8"]
     fp8 = sum(kernel.precision == "fp8" for kernel in gemms)

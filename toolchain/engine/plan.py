@@ -1,7 +1,7 @@
-"""The checks of a plan before it is run: its digest and its compatibility tag, stored in plan.json beside it.
+"""Checks a plan before it is run: its digest, and the machine that it was built for, from plan.json beside it.
 
-A plan is executable code for one compute capability, one release of TensorRT and one version of it. All are compared
-with this machine before the plan is deserialised.
+A plan is executable code for one compute capability, one library (TensorRT or TensorRT-RTX) and one version of it. All
+are compared with this machine before the plan is deserialised.
 """
 
 import hashlib
@@ -35,9 +35,9 @@ TURING, AMPERE = 75, 80
 
 @dataclass(frozen=True)
 class Tag:
-    """The machine that a plan runs on: compute capability (75 is 7.5), and a release of TensorRT in an exact version.
+    """The machine that a plan is for: its compute capability (75 is 7.5) and the exact version of its TensorRT.
 
-    `backend` is the release's key in RELEASES.
+    `backend`, a key of RELEASES, tells TensorRT from TensorRT-RTX.
     """
 
     sm: int
@@ -78,10 +78,10 @@ def _compute_capability(plan: str) -> int:
 
 
 def find_plan(artefacts: Iterable[str], tag: Tag, *, where: Path) -> str:
-    """Return the plan for a machine among the artefacts of the bundle at `where`.
+    """Return the plan that runs on a machine, among the artefacts of the bundle at `where`.
 
     Raises:
-        MachineError: the bundle lacks one. The message names its plans, and says how to build one.
+        MachineError: the bundle lacks such a plan. The message names its plans and says how to build one.
     """
     plans = plans_of(artefacts, tag.backend)
     if f"{tag.folder}/{PLAN}" in plans:
@@ -94,7 +94,7 @@ def find_plan(artefacts: Iterable[str], tag: Tag, *, where: Path) -> str:
             continue
         return name
     there = ", ".join(Path(name).parent.name for name in plans) or "none"
-    raise MachineError(f"{where}: has no plan for {tag} (it has: {there}). {rebuild(where, tag)}")
+    raise MachineError(f"{where}: the bundle has no plan for {tag} (its plans: {there}). {rebuild(where, tag)}")
 
 
 def check_plan(plan: Path, tag: Tag, *, digests: Mapping[str, str] | None = None) -> PlanRecord:
@@ -109,12 +109,12 @@ def check_plan(plan: Path, tag: Tag, *, digests: Mapping[str, str] | None = None
     built = Tag(record["sm"], record["tensorrt"], record.get("backend", "trt"))
     same = built.backend == tag.backend and _runs_on_version(record, tag.tensorrt)
     if not (same and _runs_on_gpu(record, tag.sm)):
-        raise MachineError(f"{plan}: built for {built}; this machine has {tag}. {rebuild(bundle, tag)}")
+        raise MachineError(f"{plan}: it was built for {built}; this machine has {tag}. {rebuild(bundle, tag)}")
     return record
 
 
 def read_plan(plan: Path, record: PlanRecord) -> bytes:
-    """Return the bytes of a plan, which have the digest of its record.
+    """Return the bytes of a plan after checking that they have the SHA-256 in its record.
 
     Raises:
         InputError: the plan is missing, or it changed since it was built.
@@ -123,14 +123,15 @@ def read_plan(plan: Path, record: PlanRecord) -> bytes:
         data = file.read()
     if hashlib.sha256(data).hexdigest() != record["plan_sha256"]:
         again = rebuild(plan.parent.parent.parent)
-        raise InputError(f"{plan}: changed since it was built, and a plan is executable code. {again}")
+        raise InputError(f"{plan}: the file changed since it was built, so this executable code is not loaded. {again}")
     return data
 
 
 def _runs_on_gpu(record: PlanRecord, sm: int) -> bool:
-    """Return whether a plan runs on a compute capability: its own, or a later one if it allows that.
+    """Return whether a plan runs on GPUs of compute capability `sm`: its own, or a later one if the plan allows that.
 
-    From Ampere on, later GPUs run a plan of TensorRT that is `ampere-plus`, and each plan of TensorRT-RTX.
+    A plan built as `ampere-plus` runs on every GPU from Ampere on. A plan that TensorRT-RTX built for Ampere or later
+    also runs on later GPUs.
     """
     cross = RELEASES[record.get("backend", "trt")].cross and record["sm"] >= AMPERE
     compatible = record.get("options", {}).get("hardware_compatible") == "ampere-plus"
@@ -138,7 +139,7 @@ def _runs_on_gpu(record: PlanRecord, sm: int) -> bool:
 
 
 def _runs_on_version(record: PlanRecord, version: str) -> bool:
-    """Return whether a plan runs on a version of TensorRT: its own, or a later one if it is version-compatible."""
+    """Return whether a plan runs on a version of TensorRT: the plan's own, or a later one if the plan allows that."""
     if not record["version_compatible"]:
         return record["tensorrt"] == version
     first, second = ([int(part) for part in text.split(".")] for text in (record["tensorrt"], version))
@@ -148,7 +149,8 @@ def _runs_on_version(record: PlanRecord, version: str) -> bool:
 def read_record(plan: Path, digests: Mapping[str, str] | None = None) -> PlanRecord:
     """Read the plan.json beside a plan.
 
-    `digests`: name -> SHA-256 of each file of a bundle in this folder; plan.json must then have its own.
+    `digests` maps the names of files in this folder to the SHA-256 that the bundle's manifest states. If it is given,
+    plan.json must have the digest listed there.
 
     Raises:
         InputError: the file is missing, not JSON, of another schema, lacks a key, has a value of another type, or has
@@ -160,18 +162,22 @@ def read_record(plan: Path, digests: Mapping[str, str] | None = None) -> PlanRec
         record = json.loads(data.decode())
         schema = record["schema"]
     except FileNotFoundError:
-        raise InputError(f"{file}: missing; it states where {plan.name} runs. Build the plan again.") from None
+        raise InputError(
+            f"{file}: the file is missing. It states where {plan.name} runs. Build the plan again."
+        ) from None
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise InputError(f"{file}: broken ({error}). Build the plan again.") from None
+        raise InputError(f"{file}: the file is broken ({error}). Build the plan again.") from None
     if schema != SCHEMA:
-        raise InputError(f"{file}: schema {schema!r:.40}, and this version reads {SCHEMA}. Build the plan again.")
+        raise InputError(
+            f"{file}: its schema is {schema!r:.40}, and this version reads schema {SCHEMA}. Build the plan again."
+        )
     if fault := _fault(record):
-        raise InputError(f"{file}: broken ({fault}). Build the plan again.")
+        raise InputError(f"{file}: the file is broken ({fault}). Build the plan again.")
     return cast(PlanRecord, record)
 
 
 def _fault(record: dict[str, object]) -> str | None:
-    """Return what is wrong with the content of plan.json, or None. The record may come from somebody else."""
+    """Return what is wrong with the content of plan.json, or None. The file may come from an untrusted source."""
     fault = next((f"{key} is missing" for key in NEEDED if key not in record), None)
     fault = fault or find_fault(record, PlanRecord, whole=False)
     if fault := fault or find_fault(record["profiles"], list[ProfileRecord], "profiles"):
@@ -187,7 +193,7 @@ def _fault(record: dict[str, object]) -> str | None:
 
 
 def rebuild(bundle: Path, tag: Tag | None = None) -> str:
-    """Return the advice that says how to build a plan for the machine `tag`, by default with TensorRT."""
+    """Return advice on building a plan for the machine `tag`, or for this machine with TensorRT if `tag` is None."""
     if tag is not None and RELEASES[tag.backend].cross:
         return f"Build one: toolchain build {bundle} --backend {tag.backend} --target sm{tag.sm}."
     return f"Build one here from the same graph: toolchain build {bundle} --backend trt."

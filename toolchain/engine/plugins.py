@@ -1,4 +1,4 @@
-"""The versions of NVIDIA's BERT plugins in TensorRT's registry.
+"""Finds NVIDIA's BERT plugins in TensorRT's registry, in the versions that this release has.
 
 Each plugin exists twice: as IPluginV3, which later releases keep, and as the older IPluginV2 with the same attributes.
 """
@@ -19,14 +19,16 @@ FIXED_LENGTH: Kinds = {QKV: ("4", "1"), SKIP_NORM: ("5", "1")}
 
 
 def find_creator(trt: Any, name: str, version: str) -> Any:
-    """Return the creator of a plugin, or None if the registry lacks it. TensorRT 8 has the older look-up alone."""
+    """Return the creator of a plugin, or None if the registry lacks it. TensorRT 8 has only the older look-up."""
     registry = trt.get_plugin_registry()
     find = getattr(registry, "get_creator", None) or getattr(registry, "get_plugin_creator", None)
     return find(name, version, "") if find else None
 
 
 def plugin_versions(trt: Any, kinds: Kinds) -> dict[str, str]:
-    """Return plugin name -> the first of its versions that the registry has. Plugins must be initialised before.
+    """Return plugin name -> the first version in `kinds` that TensorRT's registry has.
+
+    `init_libnvinfer_plugins` must have been called before.
 
     Raises:
         MachineError: the registry lacks every version of a plugin.
@@ -36,8 +38,8 @@ def plugin_versions(trt: Any, kinds: Kinds) -> dict[str, str]:
         known = [version for version in versions if find_creator(trt, name, version) is not None]
         if not known:
             raise MachineError(
-                f"--attention plugin: TensorRT {trt.__version__} lacks {name} of version {' or '.join(versions)}. "
-                "Leave the option out: TensorRT then fuses attention itself."
+                f"--attention plugin: TensorRT {trt.__version__} lacks the plugin {name} of version "
+                f"{' or '.join(versions)}. Leave the option out: TensorRT then fuses attention itself."
             )
         found[name] = known[0]
     return found

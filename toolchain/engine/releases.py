@@ -1,10 +1,11 @@
-"""The releases of TensorRT: one table with all that distinguishes their libraries.
+"""The releases of TensorRT: one table of the differences between their libraries.
 
-Code that concerns engines takes the module of a release as its argument `trt`, and asks it for what it can do by name
-(`hasattr`). What cannot be asked stands in `RELEASES`. Their APIs agree in nearly everything else.
+Code that concerns engines takes the Python module of a release as its argument `trt`, and looks its features up by name
+(`hasattr`). `RELEASES` has the differences that cannot be found in this way. Otherwise the APIs are nearly the same.
 
 trt      TensorRT 10 and 11, and 8.6. An engine is built on the GPU on which it runs.
-trt-rtx  TensorRT-RTX. It compiles on any machine, for any of its targets, and chooses kernels when the plan is loaded.
+trt-rtx  TensorRT-RTX. It compiles on any machine for all GPUs that it supports, and chooses kernels when the plan is
+         loaded.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ from toolchain.errors import MachineError
 
 @dataclass(frozen=True)
 class Release:
-    """What distinguishes one family of TensorRT libraries from the others."""
+    """A family of TensorRT libraries, with its differences from the others."""
 
     # Its name in messages.
     name: str
@@ -46,7 +47,7 @@ RELEASES: dict[str, Release] = {
         backend="trt",
         module="tensorrt",
         mark="trt",
-        install="pip install 'encoder-toolchain[cuda,tensorrt]' on a machine with an NVIDIA GPU; "
+        install="Run pip install 'encoder-toolchain[cuda,tensorrt]' on a machine with an NVIDIA GPU; "
         "`toolchain doctor` shows more",
         graphs={"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx", "fp8": "model.fp8.onnx"},
     ),
@@ -55,7 +56,7 @@ RELEASES: dict[str, Release] = {
         backend="trt-rtx",
         module="tensorrt_rtx_bindings",
         mark="rtx",
-        install="pip install 'encoder-toolchain[rtx]' on Linux x86-64; it needs no GPU to build",
+        install="Run pip install 'encoder-toolchain[rtx]' on Linux x86-64; builds need no GPU",
         graphs={
             "fp32": "model.onnx",
             "fp16": "model.fp16.onnx",
@@ -63,11 +64,11 @@ RELEASES: dict[str, Release] = {
             "fp8": "model.fp8.onnx",
         },
         lacks={
-            "version_compatible": "each of its versions runs its own plans only",
-            "hardware_compatible": "name each GPU with --target, and from sm80 on later GPUs run the plan too",
+            "version_compatible": "each version of it runs only plans that the same version built",
+            "hardware_compatible": "--target names the GPUs, and a plan for sm80 or later also runs on later GPUs",
             "calibrator": "it has no calibrator, and takes scales from the graph",
             "attention": "it has no attention plugin, and fuses attention itself",
-            "buckets": "it fits kernels to shapes when it runs, so one profile is enough (--seq-len)",
+            "buckets": "it adapts its kernels to each shape at run time, so one profile (--seq-len) is enough",
             "optimization_level": "its compiler makes the same plan at every level",
         },
         cross=True,
@@ -89,22 +90,22 @@ TENSORRT_8 = dataclasses.replace(
 
 
 def release_of(trt: Any) -> Release:
-    """Return the release that a module belongs to."""
+    """Return the release of a Python module of TensorRT: an entry of RELEASES, or TENSORRT_8."""
     release = next(release for release in RELEASES.values() if release.module == trt.__name__)
     strongly_typed = "STRONGLY_TYPED" in trt.NetworkDefinitionCreationFlag.__members__
     return release if strongly_typed else TENSORRT_8
 
 
 def import_release(backend: str) -> Any:
-    """Return the module that a backend's plans are built and run with. Its plugins are not registered yet.
+    """Import the TensorRT module that builds and runs the plans of a backend. Its plugins are not registered yet.
 
     Raises:
-        MachineError: it is not installed, or its libraries cannot be loaded.
+        MachineError: the module is not installed, or its libraries cannot be loaded.
     """
     release = RELEASES[backend]
     try:
         return importlib.import_module(release.module)
     except (ImportError, OSError) as error:
         absent = getattr(error, "name", None) == release.module
-        missing = "not installed" if absent else f"cannot be loaded ({error})"
+        missing = "it is not installed" if absent else f"it cannot be loaded ({error})"
         raise MachineError(f"{release.name}: {missing}. {release.install}.") from error

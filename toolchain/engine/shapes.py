@@ -1,4 +1,4 @@
-"""Optimisation profiles: the shapes that an engine is built for, one profile or one for each length bucket."""
+"""Optimisation profiles: the ranges of shapes that an engine is built for, one for each length bucket."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ DEFAULT_LENGTH = 64
 
 @dataclass(frozen=True)
 class Profile:
-    """One optimisation profile: rows per batch and tokens per row."""
+    """An optimisation profile: the minimum, optimum and maximum of rows per batch and of tokens per row."""
 
     batch: Triple
     length: Triple
@@ -29,8 +29,8 @@ class Profile:
     def packed(self, inputs: list[str]) -> dict[str, tuple[tuple[int, ...], ...]]:
         """Return input name -> (min, opt, max) shapes, for a graph without padding (graph/plugin_graph.py).
 
-        The smallest shape is always one token, because without padding rows may be shorter and fewer than in `batch`
-        and `length`.
+        The smallest shape is always one row of one token, because without padding a batch may have fewer tokens than
+        the minima of `batch` and `length` state.
         """
         _, rows, most_rows = self.batch
         _, length, longest = self.length
@@ -40,20 +40,20 @@ class Profile:
 
     @classmethod
     def from_json(cls, record: ProfileRecord) -> "Profile":
-        """Return the profile that an entry of plan.json states."""
+        """Return the profile of an entry in plan.json."""
         batch, length = record["batch"], record["length"]
         return cls((batch[0], batch[1], batch[2]), (length[0], length[1], length[2]))
 
     def to_json(self) -> ProfileRecord:
-        """Return the entry of plan.json."""
+        """Return the profile as an entry of plan.json."""
         return {"batch": list(self.batch), "length": list(self.length)}
 
 
 def parse_triple(option: str, text: str | None, default: Triple) -> Triple:
-    """Return the triple that `MIN,OPT,MAX` or one number states, or the default if `text` is None.
+    """Parse the value of an option: `MIN,OPT,MAX`, or one number for all three. Return the default for None.
 
     Raises:
-        UsageError: a part is not a whole number from 1, or they are not in rising order. It names `option`.
+        UsageError: a number is not a whole number above 0, or the numbers are not in rising order.
     """
     if text is None:
         return default
@@ -61,21 +61,23 @@ def parse_triple(option: str, text: str | None, default: Triple) -> Triple:
     if len(numbers) == 1:
         numbers *= 3
     if len(numbers) != 3 or numbers != sorted(numbers):
-        raise UsageError(f"--{option} {text}: not MIN,OPT,MAX in rising order. Give three numbers such as 1,8,32.")
+        raise UsageError(f"--{option} {text}: this is not MIN,OPT,MAX in rising order. Give numbers such as 1,8,32.")
     return numbers[0], numbers[1], numbers[2]
 
 
 def _numbers(option: str, text: str) -> list[int]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise UsageError(f"--{option} {text}: not whole numbers from 1. Separate them with commas.")
+        raise UsageError(
+            f"--{option} {text}: this is not a list of whole numbers above 0. Separate the numbers with commas."
+        )
     return [int(part) for part in parts]
 
 
 def make_profiles(batch: str | None, length: str | None, buckets: str | None, *, max_length: int) -> list[Profile]:
-    """Return the profiles that `--batch-size`, `--seq-len` and `--buckets` state, shortest first.
+    """Return the profiles for the values of `--batch-size`, `--seq-len` and `--buckets`, the shortest lengths first.
 
-    The profile of a bucket takes lengths from just above the bucket before it, and is tuned for its largest length.
+    A bucket has one profile, for lengths above those of the previous bucket. It is tuned for its largest length.
 
     Raises:
         UsageError: an option cannot be read, or asks for more than `max_length` tokens.
@@ -83,30 +85,31 @@ def make_profiles(batch: str | None, length: str | None, buckets: str | None, *,
     rows = parse_triple("batch-size", batch, DEFAULT_BATCH)
     lengths = parse_triple("seq-len", length, (1, min(DEFAULT_LENGTH, max_length), max_length))
     if lengths[2] > max_length:
-        raise UsageError(f"--seq-len {length}: the model takes at most {max_length} tokens. Give no larger length.")
+        raise UsageError(f"--seq-len {length}: the model takes at most {max_length} tokens. Give smaller lengths.")
     if buckets is None:
         return [Profile(rows, lengths)]
     ends = _numbers("buckets", buckets)
     if ends != sorted(set(ends)):
-        raise UsageError(f"--buckets {buckets}: not in rising order. Give lengths such as 16,32,64,128.")
+        raise UsageError(f"--buckets {buckets}: the lengths must rise. Give lengths such as 16,32,64,128.")
     if ends[-1] > max_length:
-        raise UsageError(f"--buckets {buckets}: the model takes at most {max_length} tokens. Give no larger length.")
+        raise UsageError(f"--buckets {buckets}: the model takes at most {max_length} tokens. Give smaller lengths.")
     if length is not None:
-        raise UsageError("--buckets and --seq-len both state lengths. Give one of them.")
+        raise UsageError("--buckets and --seq-len are both given, and both state lengths. Give only one of them.")
     starts = [1, *(end + 1 for end in ends[:-1])]
     return [Profile(rows, (start, end, end)) for start, end in zip(starts, ends, strict=True)]
 
 
 def choose_profile(profiles: list[Profile], *, rows: int, length: int) -> int:
-    """Return the index of the profile with the smallest maximum that holds `rows` rows of `length` tokens.
+    """Return the index of the profile with the smallest maximum length that allows `rows` rows of `length` tokens.
 
     Raises:
-        InputError: no profile holds them.
+        InputError: no profile allows this shape.
     """
     fitting = [index for index, one in enumerate(profiles) if length <= one.length[2] and rows <= one.batch[2]]
     if not fitting:
         largest = max(one.length[2] for one in profiles)
         raise InputError(
-            f"plan: takes up to {largest} tokens per row, not {length}. Build it for more with --seq-len or --buckets."
+            f"plan: it has no profile for {rows} rows of {length} tokens (at most {largest} tokens per row). "
+            "Build the plan for larger shapes with --batch-size, --seq-len or --buckets."
         )
     return min(fitting, key=lambda index: profiles[index].length[2])

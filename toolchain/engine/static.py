@@ -1,4 +1,4 @@
-"""An encoder as a TensorRT network of one fixed shape, in float32, for TensorRT's calibrator.
+"""Builds an encoder as a TensorRT network of one fixed shape, in float32, for TensorRT's calibrator.
 
 The attention plugin without padding has no float32 mode, so it cannot be calibrated. As in NVIDIA's BERT sample
 (demo/BERT/builder.py of NVIDIA/TensorRT), a network with the fixed-length plugins is calibrated instead. It has the
@@ -23,10 +23,11 @@ MAJORS = (8, 10)
 def static_network(
     trt: Any, network: Any, encoder: Encoder, *, batch: int, length: int, versions: dict[str, str]
 ) -> list[Any]:
-    """Fill an INetworkDefinition. Its output is the last hidden state, float32 [length, batch, hidden, 1, 1].
+    """Add an encoder to an empty INetworkDefinition. Its output is the last hidden state.
 
-    The inputs are int32: input_ids and, if the encoder has types, token_type_ids, both [length, batch]; and lengths
-    [batch, 1], the number of real tokens of each row. `versions` maps plugin names to fixed-length versions.
+    The output is float32 [length, batch, hidden, 1, 1]. The inputs are int32: input_ids and, if the encoder has token
+    types, token_type_ids, both [length, batch]; and lengths [batch, 1], the number of real tokens of each row.
+    `versions` maps plugin names to their versions for fixed lengths (plugins.FIXED_LENGTH).
 
     Returns:
         Objects that must stay alive until the engine is built, because TensorRT does not copy weights.
@@ -37,7 +38,7 @@ def static_network(
     """
     if length > len(encoder.positions):
         raise InputError(
-            f"calibration: rows of {length} tokens; the model has {len(encoder.positions)} positions. "
+            f"calibration: the rows have {length} tokens, and the model has {len(encoder.positions)} positions. "
             "Build for shorter rows with --seq-len."
         )
     writer = _NetworkWriter(trt, network, encoder, versions)
@@ -50,7 +51,7 @@ def static_network(
 
 
 class _NetworkWriter:
-    """Adds layers to one network."""
+    """Adds an encoder's layers to one network. `kept` has the objects that must live until the engine is built."""
 
     def __init__(self, trt: Any, network: Any, encoder: Encoder, versions: dict[str, str]) -> None:
         self.trt, self.network, self.encoder, self.versions = trt, network, encoder, versions
@@ -64,32 +65,32 @@ class _NetworkWriter:
             MachineError: TensorRT refused the layer.
         """
         if layer is None:
-            raise MachineError(f"TensorRT: refuses the layer {name}. Build with --attention native.")
+            raise MachineError(f"TensorRT: it rejects the layer {name}. Build with --attention native.")
         layer.name = name
         tensor = layer.get_output(0)
         tensor.name = name
         return tensor
 
     def weights(self, array: Array) -> Any:
-        """Return TensorRT weights in float32, and keep their array alive."""
+        """Return an array as TensorRT weights in float32, and keep it alive."""
         kept = np.ascontiguousarray(array, np.float32)
         weights = self.trt.Weights(kept)
         self.kept += [kept, weights]
         return weights
 
     def constant(self, name: str, array: Array) -> Any:
-        """Return a constant tensor."""
+        """Add a constant layer and return its output tensor."""
         layer = self.network.add_constant(array.shape, self.weights(array))
         return self.output(layer, name)
 
     def number(self, value: float) -> Any:
-        """Return a constant that broadcasts over activations; elementwise layers need inputs of equal rank."""
+        """Return a constant of one element and rank 5, because elementwise layers need inputs of equal rank."""
         if value not in self.numbers:
             self.numbers[value] = self.constant(f"number.{value:.6g}", np.full((1,) * 5, value))
         return self.numbers[value]
 
     def embeddings(self, batch: int, length: int) -> Any:
-        """Return the normalised sum of table rows."""
+        """Return the sum of word, position and type embeddings after LayerNorm."""
         trt, network, encoder = self.trt, self.network, self.encoder
         words = self.rows("words", encoder.words, "input_ids", (length, batch))
         # The plugin adds two tensors of the same shape, so the positions are repeated for each row of the batch.
@@ -102,14 +103,14 @@ class _NetworkWriter:
         return self.norm(EMBEDDED, encoder.norm, words, positions)
 
     def rows(self, kind: str, table: Array, index: str, shape: tuple[int, int]) -> Any:
-        """Return the rows of a table that the new input `index` names."""
+        """Add an input of indices, named `index`, and return the rows of an embedding table at these indices."""
         weight = self.constant(f"embeddings.{kind}.weight", table[:, :, None, None])
         ids = self.network.add_input(index, self.trt.DataType.INT32, shape)
         layer = self.network.add_gather(weight, ids, 0)
         return self.output(layer, f"embeddings.{kind}")
 
     def encoder_layer(self, index: int, hidden: Any, lengths: Any) -> Any:
-        """Return the output of one encoder layer."""
+        """Add the encoder layer number `index` and return its output."""
         part = self.encoder.layers[index]
 
         def name(role: str) -> str:
@@ -131,7 +132,7 @@ class _NetworkWriter:
         return self.output(layer, name)
 
     def attention(self, name: str, qkv: Any, lengths: Any) -> Any:
-        """Return the output of the attention plugin, before attention's output layer."""
+        """Return the output of the attention plugin, which is the input of attention's output projection."""
         numbers = {"type_id": FP32, "hidden_size": self.encoder.hidden, "num_heads": self.encoder.heads, "has_mask": 1}
         fields = {key: np.array([value], np.int32) for key, value in numbers.items()}
         return self.plugin(QKV, name, fields, [qkv, lengths])
@@ -147,7 +148,7 @@ class _NetworkWriter:
         return self.plugin(SKIP_NORM, name, fields, [tensor, skip])
 
     def plugin(self, kind: str, name: str, fields: dict[str, Array], inputs: list[Any]) -> Any:
-        """Return the output of a plugin. Versions 1 and 2 are IPluginV2, versions 4 to 6 the same as IPluginV3.
+        """Add a plugin and return its output. Versions 1 and 2 are IPluginV2; 4 to 6 are the same plugins as IPluginV3.
 
         Raises:
             MachineError: the plugin is not registered, or it refuses the fields.
@@ -155,7 +156,9 @@ class _NetworkWriter:
         trt, network, version = self.trt, self.network, self.versions[kind]
         creator = find_creator(trt, kind, version)
         if creator is None:
-            raise MachineError(f"TensorRT: has no plugin {kind} of version {version}. Build with --attention native.")
+            raise MachineError(
+                f"TensorRT: it lacks the plugin {kind}, version {version}. Build with --attention native."
+            )
         types = {"int32": trt.PluginFieldType.INT32, "float32": trt.PluginFieldType.FLOAT32}
         parts = [trt.PluginField(key, array, types[array.dtype.name]) for key, array in fields.items()]
         collection = trt.PluginFieldCollection(parts)
@@ -164,7 +167,7 @@ class _NetworkWriter:
         phase = (trt.TensorRTPhase.BUILD,) if new and hasattr(trt, "TensorRTPhase") else ()
         plugin = creator.create_plugin(name, collection, *phase)
         if plugin is None:
-            raise MachineError(f"TensorRT: cannot create the plugin {kind} for {name}. Build with --attention native.")
+            raise MachineError(f"TensorRT: it rejects the plugin {kind} for {name}. Build with --attention native.")
         self.kept.append(plugin)
         if new and hasattr(network, "add_plugin_v3"):
             return self.output(network.add_plugin_v3(inputs, [], plugin), name)
@@ -172,7 +175,7 @@ class _NetworkWriter:
         return self.output(layer, name)
 
     def activation(self, name: str, function: str, tensor: Any) -> Any:
-        """Return GELU, of the same elementwise layers as the packed graph, or ReLU."""
+        """Return ReLU or GELU of `tensor`. GELU has the same elementwise layers as in the packed graph."""
         trt, network = self.trt, self.network
         if function == "relu":
             layer = network.add_activation(tensor, trt.ActivationType.RELU)

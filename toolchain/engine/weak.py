@@ -1,7 +1,7 @@
-"""What only TensorRT 8 needs: precisions for its networks, which are not strongly typed, and plain contexts.
+"""Precisions of single layers, and execution contexts, for TensorRT 8, whose networks are not strongly typed.
 
-A graph is float32 with Q/DQ nodes, and flags allow TensorRT to compute in float16 and INT8 where that is fast. What
-does not fit float16 is kept in float32 (graph/trt8.py).
+Its graphs are float32 with Q/DQ nodes, and builder flags allow TensorRT to compute in float16 and INT8 where that is
+faster. Layers whose values do not fit float16 are kept in float32; graph/trt8.py chooses them.
 """
 
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ MAJORS = (8, 10)
 
 
 def keep_in_float32(trt: Any, network: Any, nodes: Mapping[str, bool]) -> int:
-    """Keep the layers of some ONNX nodes in float32; return the number of layers that were kept.
+    """Set the layers of some ONNX nodes to float32, and return how many layers were set.
 
-    `nodes`: name -> whether the layer also computes in float32; else only its output is, as of a GEMM that reads INT8.
-    The builder obeys it with the flag OBEY_PRECISION_CONSTRAINTS.
+    `nodes` maps a node's name to whether its layer must also compute in float32. If not, only its output is float32, as
+    for a GEMM that reads INT8. The builder obeys these settings only with the flag OBEY_PRECISION_CONSTRAINTS.
     """
     kept = 0
     for layer in (network.get_layer(index) for index in range(network.num_layers)):
@@ -28,7 +28,7 @@ def keep_in_float32(trt: Any, network: Any, nodes: Mapping[str, bool]) -> int:
 
 
 class PlainContexts:
-    """Execution contexts that each have their own workspace; see engine/contexts.py."""
+    """Creates execution contexts that each have their own workspace. See Contexts in engine/contexts.py."""
 
     captures, workspace_bytes = False, 0
 
@@ -37,9 +37,9 @@ class PlainContexts:
         self._engine = engine
 
     def create(self, workspace: int) -> Any:
-        """Return a new context; None if the GPU has too little memory."""
+        """Return a new context; None if the GPU has too little memory. `workspace` is not used."""
         return self._engine.create_execution_context()
 
     def close(self) -> None:
-        """Let the engine go."""
+        """Release the engine."""
         self._engine = None

@@ -79,8 +79,10 @@ def test_without_apply_nothing_is_set(nvml, monkeypatch):
     assert [one["name"] for one in record["planned"]] == ["300 MHz", "945 MHz", "1590 MHz", "60 W", "65 W", "70 W"]
     assert (record["applied"], record["stages"], record["verdict"], record["file"]) == (False, [], None, None)
     assert record["supported_mhz"] == [*CLOCKS]
-    assert "forbidden here: only an administrator (CAP_SYS_ADMIN) may set its clocks. Run the command with sudo" in text
-    assert "other processes compute on it (4242)" in text
+    assert (
+        "not possible here: only an administrator (CAP_SYS_ADMIN) may set its clocks. Run the command with sudo" in text
+    )
+    assert "other processes use it (4242)" in text
     assert "note: persistence mode is off" in text
     assert "with --locked" in text
     assert "first process of its container" not in text
@@ -96,7 +98,7 @@ def test_without_apply_nothing_is_set(nvml, monkeypatch):
         ("processes 0 4242,17\n", True, r"other processes .*17, 4242.*Wait until .*, or choose another GPU"),
         ("mig 0 1\n", True, r"\(MIG\).*nvidia-smi -i 0 -mig 0, or choose another GPU"),
         ("virtual 0 2\n", True, r"\(vGPU\).* without vGPU, or pass the whole GPU"),
-        ("missing 0 nvmlDeviceGetComputeRunningProcesses_v3\n", True, "does not say which processes"),
+        ("missing 0 nvmlDeviceGetComputeRunningProcesses_v3\n", True, "does not report which processes"),
     ],
 )
 def test_what_forbids_it_is_refused_with_the_ways_out(nvml, monkeypatch, scenario, administrator, message):
@@ -108,12 +110,12 @@ def test_what_forbids_it_is_refused_with_the_ways_out(nvml, monkeypatch, scenari
 
 def test_a_backend_on_the_processor_and_wrong_options_are_refused(nvml, monkeypatch):
     on_gpu(nvml, monkeypatch, device="cpu")
-    with pytest.raises(MachineError, match="trt runs on the processor here"):
+    with pytest.raises(MachineError, match="trt does not run on a GPU of this machine"):
         found(apply=True)
     on_gpu(nvml, monkeypatch)
     for asked, message in (
-        ({"points": 1}, "--points 1: not from 2"),
-        ({"max_slowdown": 0.9}, "--max-slowdown 0.9: not at least 1"),
+        ({"points": 1}, "--points 1: the number must be from 2"),
+        ({"max_slowdown": 0.9}, "--max-slowdown 0.9: the ratio must be at least 1"),
         ({"sm_clocks": "601"}, "does not support 601 MHz"),
         ({"locked": "x"}, "--locked x"),
     ):
@@ -139,7 +141,7 @@ def test_clocks_are_compared_and_the_lock_of_before_is_put_back(nvml, monkeypatc
         assert json.load(file) == {key: value for key, value in record.items() if key != "file"}
     assert record["best"]["sm_mhz"] == 945
     assert "945 MHz: " in text
-    assert "% less energy a row than as found, at 0.59" in text
+    assert "% less energy per row than as found, at 0.59" in text
     assert "ExecStart=/usr/bin/nvidia-smi -i GPU-11111111-aaaa -lgc 945,945\nExecStop=/usr/bin/nvidia-smi -i " in text
     assert "-pl" not in text
     limited = {**record, "best": {**record["best"], "power_limit_w": 60.0}}
@@ -147,14 +149,13 @@ def test_clocks_are_compared_and_the_lock_of_before_is_put_back(nvml, monkeypatc
         clocked(limited)
     assert "-rgc\nExecStop=/usr/bin/nvidia-smi -i GPU-11111111-aaaa -pl 70\n" in shown.getvalue()
     assert (
-        "settings before: locked from 300 to 1590 MHz, 70 W; now locked from 300 to 1590 MHz, 70 W (NVML does not"
-        in text
+        "settings before: locked from 300 to 1590 MHz, 70 W; now locked from 300 to 1590 MHz, 70 W (NVML cannot" in text
     )
 
 
 def test_a_process_that_comes_before_the_clocks_are_set_is_refused(monkeypatch):
     monkeypatch.setattr(allowed.gpu_state, "process_ids", lambda device: {1, 99})
-    with pytest.raises(MachineError, match=r"other processes compute on it \(1, 99\)"):
+    with pytest.raises(MachineError, match=r"other processes use it \(1, 99\)"):
         Watch(SimpleNamespace(name="Tesla T4"))
 
 
@@ -163,5 +164,5 @@ def test_a_process_that_comes_ends_the_search(monkeypatch):
     monkeypatch.setattr(allowed.gpu_state, "process_ids", lambda device: pids.pop(0))
     watch = Watch(SimpleNamespace(name="Tesla T4"))
     watch.check()
-    with pytest.raises(MachineError, match=r"another process began to use it \(99\), so its clocks were put back"):
+    with pytest.raises(MachineError, match=r"another process began to use it \(99\), so its clocks were restored"):
         watch.check()

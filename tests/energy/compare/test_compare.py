@@ -133,7 +133,7 @@ def test_ten_percent_less_energy_is_in_the_record_and_on_the_screen(capsys):
     assert "10 blocks of 30 s, each at its full throughput" in text
     assert "baseline" in text
     assert "ort int8: not resolved: the interval contains 1" in text
-    assert "% less energy a row than torch fp32" in text
+    assert "% less energy per row than torch fp32" in text
     assert "not measured: cpu_package: this machine lacks a RAPL counter" in text
 
 
@@ -184,8 +184,8 @@ def test_differences_between_contenders_are_flagged_and_flags_of_some_have_their
     comparison.runs = {"trt int8": Run([trial(0.01)] * 5, WarmUp(120.0, False))}
     record = record_of(comparison, power_meter())
     assert record["flags"] == [
-        "contenders run on different devices, so that their totals hold different components",
-        "contenders truncate rows at different lengths, so that a row is not the same work for all",
+        "contenders run on different devices, so their totals add up different components",
+        "contenders truncate rows at different lengths, so a row is not the same work for all of them",
         "trt int8: not steady after 120 s of warm-up",
     ]
     assert (record["status"], record["contenders"][0]["reason"]) == ("partial", "rapl_absent")

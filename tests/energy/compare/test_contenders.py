@@ -59,7 +59,7 @@ def test_a_checkpoint_that_two_bundles_share_is_one_contender(bundles):
     lines = []
     found = find_contenders(bundles, ["torch", "ort"], CPU, log=lines.append)
     assert [one.name for one in found] == ["fp32: torch fp32", "fp32: ort fp32.cpu", "int8: ort int8.cpu"]
-    assert lines == [f"{bundles[1]}: torch runs the same file as for an earlier bundle, so it is one contender"]
+    assert lines == [f"{bundles[1]}: left out with torch, which would run the same file as for an earlier bundle"]
 
 
 def test_one_contender_is_an_error(bundles):
@@ -122,7 +122,9 @@ class OutOfMemoryError(RuntimeError):
 @pytest.mark.parametrize(
     "error",
     [
-        MachineError("Tesla T4: no 900 MB left. Build for a smaller --batch-size, or free the GPU."),
+        MachineError(
+            "Tesla T4: out of memory: 900 MB could not be allocated on the GPU. Build for a smaller --batch-size."
+        ),
         InputError("x.onnx: ONNX Runtime cannot load it: Failed to allocate memory for requested buffer of size 9."),
         InputError("x.plan: TensorRT cannot load it: Out of memory. Build it again."),
         MemoryError(),

@@ -125,7 +125,7 @@ def test_packages_are_measured_across_a_wrap_and_flagged_as_the_whole_machine(nv
         work(nvml, 6)
     assert abs(reading.total_j / (80 * reading.seconds) - 1) < 0.001, (reading.total_j, reading.seconds)
     assert abs(reading.peak_power_w - 80) < 2
-    assert reading.flags == ["processor and memory energy are the whole machine's"]
+    assert reading.flags == ["processor and memory energy include all processes on this machine"]
 
 
 def test_an_exception_of_the_body_is_raised_and_the_thread_ends(nvml):
@@ -166,16 +166,18 @@ def test_without_anything_to_measure_everything_is_null_with_reasons(tmp_path):
 
 def test_required_energy_that_cannot_be_measured_is_an_error_before_the_command_runs(tmp_path):
     made = tmp_path / "made"
-    with pytest.raises(MachineError, match=r"^--require-energy: this machine can measure nothing \(gpu_board: \w+, "):
+    with pytest.raises(
+        MachineError, match=r"^--require-energy: this machine cannot measure any energy \(gpu_board: \w+, "
+    ):
         power.run([sys.executable, "-c", f"open({str(made)!r}, 'w')"], require_energy=True, powercap=tmp_path)
     assert not made.exists()
-    with pytest.raises(MachineError, match=r"^power: this machine can measure nothing"):
+    with pytest.raises(MachineError, match=r"^power: this machine cannot measure any energy"):
         power.watch(lambda seconds, power_w: None, powercap=tmp_path)
 
 
 def test_judge_raises_for_a_lost_measurement_unless_the_command_failed(tmp_path):
     found = power.run([sys.executable, "-c", ""], powercap=tmp_path)
-    with pytest.raises(MachineError, match=r"^--require-energy: this machine can measure nothing"):
+    with pytest.raises(MachineError, match=r"^--require-energy: this machine cannot measure any energy"):
         power.judge(found)
     power.judge(found | {"exit_code": 5})
 

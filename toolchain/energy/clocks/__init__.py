@@ -1,4 +1,7 @@
-"""`toolchain clocks`: the SM clock, or the power limit, with the least energy a row; nothing is set without --apply."""
+"""`toolchain clocks`: find the SM clock or the power limit with the lowest energy per row.
+
+Without --apply, the command only prints the plan of the search: it changes no setting and measures nothing.
+"""
 
 import dataclasses
 import os
@@ -39,15 +42,16 @@ from toolchain.records.clocks import ClocksRecord, SavedClocksRecord
 
 @dataclass(frozen=True)
 class Asked:
-    """What the command line asks of a search.
+    """The options of `toolchain clocks`.
 
     Attributes:
-        points: number of clocks of the first stage.
-        sm_clocks: these clocks in MHz instead, as a list with commas; None for `points`.
+        points: number of SM clocks that the first stage compares.
+        sm_clocks: SM clocks in MHz, separated by commas, for the first stage; None lets `points` choose them.
         power: whether power limits are compared too.
-        max_slowdown: highest ratio of the throughput as found to that of a point; None for none.
-        locked: the lock that the GPU has, such as 900 or 900,1200; None for none.
-        apply: whether anything is set.
+        max_slowdown: highest allowed ratio of the throughput at the original settings to that at a point; None for no
+            limit.
+        locked: the clock lock in MHz that the GPU has now, such as 900 or 900,1200; None if it has no lock.
+        apply: whether to set clocks and measure; if False, the search is only planned.
     """
 
     points: int = 8
@@ -58,39 +62,42 @@ class Asked:
     apply: bool = False
 
     def check(self) -> None:
-        """Refuse values out of range.
+        """Check that the numbers are in range.
 
         Raises:
-            UsageError: naming the option.
+            UsageError: a number is out of range; the message names its option.
         """
         if not 2 <= self.points <= 100:
-            raise UsageError(f"--points {self.points}: not from 2 to 100.")
+            raise UsageError(f"--points {self.points}: the number must be from 2 to 100.")
         if self.max_slowdown is not None and not self.max_slowdown >= 1:
             raise UsageError(
-                f"--max-slowdown {self.max_slowdown:g}: not at least 1. With 1.1 a point may be a tenth slower."
+                f"--max-slowdown {self.max_slowdown:g}: the ratio must be at least 1. "
+                "With 1.1, a row may take 10 % more time than now."
             )
 
 
 def find_clock(place: Path | None, changes: RecipeValues, asked: Asked, *, log: Log) -> SavedClocksRecord:
-    """Find the clock with the least energy a row; without `asked.apply`, only return what would be compared.
+    """Find the SM clock or power limit with the lowest energy per row, and return the record of the search.
+
+    Without `asked.apply`, nothing is set or measured, and the record has only the plan.
 
     Args:
         place: a bundle; None for the one built last.
-        changes: options as in a recipe.
-        asked: what is compared.
-        log: takes a line of progress.
+        changes: options as in a recipe; they choose what runs.
+        asked: options of the search.
+        log: called with each line of progress.
 
     Raises:
-        MachineError: the runtime uses no GPU, the GPU lacks what it takes, something forbids to set its clocks, or the
-            settings could not be put back.
-        UsageError: an option is out of range, or a clock is not supported.
+        MachineError: the runtime does not use a GPU of this machine, the GPU's clocks or energy cannot be read or set,
+            or its original settings could not be restored.
+        UsageError: an option is out of range, or the GPU does not support a clock.
         ToolchainError: see `find_target`.
     """
     asked.check()
     target = find_target(changes, place, prefer_plan=True, runs=True)
     if target.device == "cpu" or target.remote:
         raise MachineError(
-            f"clocks: {target.backend} runs on the processor here, and the clocks of a GPU are what is compared. "
+            f"clocks: {target.backend} does not run on a GPU of this machine, and only GPU clocks can be compared. "
             "Choose a backend that uses a GPU: --backend trt, or --device cuda."
         )
     with _no_gpu(target.device), open_meter(target.device) as meter:
@@ -106,22 +113,22 @@ def find_clock(place: Path | None, changes: RecipeValues, asked: Asked, *, log: 
 
 @contextmanager
 def _no_gpu(device: str) -> Iterator[None]:
-    """Turn what NVML lacks into an error of this machine."""
+    """Turn an error of NVML inside the context into a MachineError for `device`."""
     try:
         yield
     except Unavailable as why:
         raise MachineError(
-            f"{device}: its clocks cannot be set ({reason(why.reason)}). See `toolchain doctor`."
+            f"{device}: its clocks cannot be set ({reason(why.reason)}). Check the GPU with `toolchain doctor`."
         ) from why
 
 
 def _planned(target: Target, gpu: Device, asked: Asked) -> tuple[Search, Scale]:
-    """Return the search before anything is set, and the points that the GPU can be set to."""
+    """Return the plan of the search, and all points that the GPU can be set to; nothing is set yet."""
     recipe = target.resolved.recipe
     protocol = dataclasses.replace(protocol_of(recipe), windows=recipe.energy_windows or BLOCKS)
     supported, limits = supported_clocks(gpu), power_limits(gpu) if asked.power else None
     if asked.power and limits is None:
-        raise MachineError(f"{gpu.name}: its power limit cannot be set. Leave --power out.")
+        raise MachineError(f"{gpu.name}: its power limit cannot be set. Leave out --power.")
     range_ = scale(supported, limits)
     planned = range_.coarse(asked.points)
     if asked.sm_clocks:
@@ -146,7 +153,7 @@ def _planned(target: Target, gpu: Device, asked: Asked) -> tuple[Search, Scale]:
 
 
 def _measure(search: Search, range_: Scale, meter: EnergyMeter, log: Log) -> None:
-    """Measure all stages with the GPU guarded, and put its settings back."""
+    """Measure all stages, and restore the GPU's settings; a guardian process restores them if this one is killed."""
     one = Contender(f"{search.target.backend} {search.target.variant}", search.target)
     single, seed = search.protocol.rate is not None, search.protocol.seed
     with opened([one], search.rows, single=single, seed=seed, log=log) as loads:
@@ -171,7 +178,7 @@ def _to(point: Point, guard: Guarded, watch: Watch) -> None:
 
 
 def _saved(record: ClocksRecord, target: Target) -> SavedClocksRecord:
-    """Write the record to the results of the bundle if anything was measured."""
+    """Write the record to a file if anything was measured; return it with the file's path, or None as the path."""
     if not record["applied"]:
         return {**record, "file": None}
     moment = record["created"][:19].replace(":", "").replace("-", "")

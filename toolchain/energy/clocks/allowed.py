@@ -1,4 +1,8 @@
-"""Whether the clocks of a GPU may be set here: what forbids it, with the ways out, and what a user needs to know."""
+"""Check whether the clocks of a GPU may be set on this machine.
+
+A hindrance is a reason why they may not be set, with advice. The notes are what a user should know before setting a
+clock.
+"""
 
 from toolchain.errors import MachineError
 from toolchain.meters import gpu_state
@@ -10,23 +14,23 @@ NO_RIGHT, MIG, VIRTUAL = "no_right", "mig", "virtual_gpu"
 SHARED, UNSEEN, NO_ENERGY = "other_processes", "processes_unknown", "no_energy"
 
 NO_PERSISTENCE = (
-    "persistence mode is off: the driver forgets a lock when the last program on the GPU ends. "
-    "To keep a clock, turn it on first: nvidia-smi -pm 1"
+    "persistence mode is off: the driver forgets a clock lock when the last program on the GPU ends. "
+    "To keep a lock, turn persistence mode on first: nvidia-smi -pm 1"
 )
 
 NO_LOCK = (
-    "the driver does not report whether the clock is locked. If it is, give the lock with --locked: it is put back at "
-    "the end. Otherwise the clock is unlocked at the end"
+    "the driver does not report whether the clock is locked. If it is, give the lock with --locked, and it is restored "
+    "at the end. Without --locked, the clock is unlocked at the end"
 )
 
 FIRST_PROCESS = (
-    "this command is the first process of its container, whose end also ends the guardian: SIGKILL leaves the clock "
-    "as it is at that moment. End the command with Ctrl-C or `docker stop`, or start it with `docker exec`"
+    "this command is the first process of its container, so SIGKILL also ends the guardian process that would restore "
+    "the clock. End the command with Ctrl-C or `docker stop`, or start it with `docker exec`"
 )
 
 
 def hindrances(device: Device) -> list[Hindrance]:
-    """Return everything that forbids setting the clocks of a GPU that this process does not use yet."""
+    """Return all hindrances to setting the clocks of a GPU; call it before this process uses the GPU."""
     found = []
     if not is_administrator():
         found.append(
@@ -41,7 +45,7 @@ def hindrances(device: Device) -> list[Hindrance]:
         found.append(
             _hindrance(
                 MIG,
-                "it is divided into slices (MIG), and a clock is set for all of them",
+                "it is divided into slices (MIG), and a clock can only be set for all of them together",
                 f"Turn MIG off with nvidia-smi -i {device.index} -mig 0, or choose another GPU with --device",
             )
         )
@@ -49,7 +53,7 @@ def hindrances(device: Device) -> list[Hindrance]:
         found.append(
             _hindrance(
                 VIRTUAL,
-                "virtual machines share it (vGPU), and a clock is set for all of them",
+                "virtual machines share it (vGPU), and a clock can only be set for all of them together",
                 "Run on a machine without vGPU, or pass the whole GPU to this one",
             )
         )
@@ -59,17 +63,17 @@ def hindrances(device: Device) -> list[Hindrance]:
 def _sharing(device: Device) -> list[Hindrance]:
     pids = gpu_state.process_ids(device)
     if pids is None:
-        what, ways = "the driver does not say which processes use it", "Run on the host, or choose another GPU"
+        what, ways = "the driver does not report which processes use it", "Run on the host, or choose another GPU"
         return [_hindrance(UNSEEN, what, f"{ways} with --device")]
     if not pids:
         return []
     shown = ", ".join(map(str, sorted(pids)))
-    what = f"other processes compute on it ({shown}), and a clock is set for them too"
+    what = f"other processes use it ({shown}), and a new clock would affect them too"
     return [_hindrance(SHARED, what, "Wait until they have ended, or choose another GPU with --device")]
 
 
 def not_measurable(why: str) -> Hindrance:
-    """Return the hindrance of a GPU whose energy cannot be measured, for the reason in words."""
+    """Return the hindrance for a GPU whose energy cannot be measured; `why` is the reason in words."""
     return _hindrance(NO_ENERGY, f"its energy cannot be measured ({why})", "See toolchain doctor")
 
 
@@ -78,26 +82,27 @@ def _hindrance(code: str, text: str, advice: str) -> Hindrance:
 
 
 def require(device: Device, found: list[Hindrance]) -> None:
-    """Refuse to set the clocks of a GPU.
+    """Check that there are no hindrances to setting the clocks of a GPU; `found` lists them.
 
     Raises:
-        MachineError: something forbids it; the message has the first reason and its ways out.
+        MachineError: there is a hindrance; the message has the first one and its advice.
     """
     if found:
         raise MachineError(f"{device.name}: {found[0]['text']}. {found[0]['advice']}.")
 
 
 class Watch:
-    """The processes on a GPU from the moment that this one uses it: none may come while its clocks are set.
+    """Watches for other processes that start to use a GPU while its clocks are set.
 
-    In a container the driver may report this process by another number, so its own is the one that is there at first.
+    In a container the driver may report this process under another id. The process that is on the GPU at the start is
+    therefore taken to be this one.
     """
 
     def __init__(self, device: Device) -> None:
-        """Take the process that is there.
+        """Read the id of the process on the GPU, which is this one.
 
         Raises:
-            MachineError: there are several, so another one has come since `hindrances` saw none.
+            MachineError: several processes use the GPU, so another one has started since `hindrances` was called.
         """
         self._device = device
         self._own = gpu_state.process_ids(device) or set()
@@ -105,19 +110,19 @@ class Watch:
             require(device, _sharing(device))
 
     def check(self) -> None:
-        """Refuse to go on beside another process.
+        """Check that this is still the only process on the GPU.
 
         Raises:
-            MachineError: another process has come, or the GPU is lost.
+            MachineError: another process uses the GPU, or NVML can no longer read the GPU.
         """
         try:
             came = (gpu_state.process_ids(self._device) or set()) - self._own
         except Unavailable as why:
             raise MachineError(
-                f"{self._device.name}: it cannot be read any more ({why.reason}). Check the GPU."
+                f"{self._device.name}: NVML can no longer read it ({why.reason}). Check the GPU with nvidia-smi."
             ) from why
         if came:
             raise MachineError(
                 f"{self._device.name}: another process began to use it ({', '.join(map(str, sorted(came)))}), so its "
-                "clocks were put back. Wait until it has ended, or choose another GPU with --device."
+                "clocks were restored. Wait until that process has ended, or choose another GPU with --device."
             )

@@ -1,8 +1,12 @@
-"""The search: coarse points over the range, points beside the best of them, and the best alone against the first state.
+"""The search for the point with the lowest energy per row, in up to three stages.
 
-Points are compared in blocks of random order, as the contenders of `compare --energy` are, and every stage has the
-settings as found among them. The last stage is measured afresh: the least of many noisy figures looks better than it
-is, so neither the joules nor the verdict are taken from the stages that chose it.
+A point is an SM clock or a power limit. The coarse stage compares points over the whole range, the fine stage points
+near the best of them, and the final stage only the best one. Every stage also measures the GPU with the settings that
+it had at the start ("as found"), and compares each point with them. A block has one window of each point, in random
+order, as in `compare --energy`.
+
+The final stage measures the best point again, because the lowest of many noisy figures is probably too low. So neither
+the reported joules nor the verdict come from the stages that chose the point.
 """
 
 import dataclasses
@@ -26,13 +30,13 @@ Change = Callable[[Point], None]
 
 @dataclass(frozen=True)
 class Measured:
-    """One point in one stage.
+    """The measurement of one point in one stage.
 
     Attributes:
-        point: the point.
+        point: the SM clock or power limit.
         run: its windows.
-        block: its figures.
-        against: the comparison with the settings as found; None for those themselves.
+        block: its energy block, as in a result.
+        against: its comparison with the settings as found; None if the point is the settings as found.
         fast_enough: whether its throughput is within the allowed slowdown.
     """
 
@@ -44,13 +48,13 @@ class Measured:
 
     @property
     def ratio(self) -> float | None:
-        """Joules a row over those of the settings as found; None if one of both was not measured."""
+        """Joules per row, divided by those of the settings as found; None if either was not measured."""
         return 1.0 if self.against is None else self.against["ratio"]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Points that were measured in common blocks, the settings as found first."""
+    """One stage: points that were measured in the same blocks; the settings as found are the first point."""
 
     name: StageName
     order: Order
@@ -59,16 +63,17 @@ class Stage:
 
 @dataclass(frozen=True)
 class Contest:
-    """What is compared and how.
+    """The settings of a search, and the functions that it uses.
 
     Attributes:
-        load: the work.
-        meter: measures it.
-        device: device of the work, such as cuda:0.
-        protocol: windows and their number, which is that of the blocks; the coarse stage has half of them.
-        max_slowdown: highest ratio of the throughput as found to that of a point; None for none.
+        load: the runtime and the batches that it runs.
+        meter: measures the energy.
+        device: device of the runtime, such as cuda:0.
+        protocol: length of a window, and number of windows per point, which is the number of blocks. The coarse stage
+            has half as many.
+        max_slowdown: highest allowed ratio of the throughput as found to that at a point; None for no limit.
         change: sets the GPU to a point.
-        log: takes a line of progress.
+        log: called with each line of progress.
     """
 
     load: Load
@@ -80,7 +85,10 @@ class Contest:
     log: Log
 
     def search(self, scale: Scale, coarse: Sequence[Point]) -> list[Stage]:
-        """Return the stages: coarse, fine where points are left between, and final unless nothing is better.
+        """Run the stages and return them.
+
+        There is no fine stage if no untried points lie next to the best one, and no final stage if no point is better
+        than the settings as found.
 
         Raises:
             ToolchainError: see `blocks.measure`.
@@ -96,7 +104,10 @@ class Contest:
         return stages
 
     def _least(self, stages: Sequence[Stage]) -> Point:
-        """Return the point with the least joules a row, each against the settings as found in its own blocks."""
+        """Return the point with the lowest ratio of joules per row to the settings as found in the same stage.
+
+        Points that are too slow are left out. Without any other point, return the settings as found.
+        """
         every = [one for stage in stages for one in stage.points if one.ratio is not None and one.fast_enough]
         latest = {one.point: one for one in every}  # the stage closest to the end, whose neighbours are closest too
         return min(latest.values(), key=lambda one: one.ratio or 0.0).point if latest else AS_FOUND
@@ -128,12 +139,12 @@ class Contest:
 
 
 def coarse_blocks(blocks: int) -> int:
-    """Return the number of blocks of the coarse stage, whose points are far apart: half of those of the others."""
+    """Return the number of blocks of the coarse stage: half of `blocks`, at least 2, since its points are far apart."""
     return max(blocks // 2, 2)
 
 
 def least_s(points: int, protocol: Protocol) -> float:
-    """Return the least time of all windows of a search in seconds, for a number of coarse points."""
+    """Return the shortest possible time of all windows of a search in seconds, for `points` coarse points."""
     fine, final = 4, 2  # the best, one on each side, and the settings as found; the best and the settings as found
     windows = coarse_blocks(protocol.windows) * (points + 1) + protocol.windows * (fine + final)
     return windows * protocol.window_s

@@ -1,4 +1,4 @@
-"""The points that are compared: an SM clock, or a power limit, in the place of the settings that the GPU has."""
+"""The points that a search compares. A point is an SM clock or a power limit that replaces the GPU's own setting."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,20 +12,20 @@ WATT_MW = 1000
 
 @dataclass(frozen=True)
 class Point:
-    """What is set: an SM clock, a power limit, or neither, which leaves the GPU as it was found."""
+    """An SM clock (MHz) or a power limit (mW) to set; with neither, the GPU keeps its settings ("as found")."""
 
     sm_mhz: int | None = None
     power_limit_mw: int | None = None
 
     @property
     def name(self) -> str:
-        """Name in tables and in the record."""
+        """Name of the point in tables and in the record, such as 900 MHz or 60 W."""
         if self.sm_mhz is not None:
             return f"{self.sm_mhz} MHz"
         return "as found" if self.power_limit_mw is None else f"{self.power_limit_mw / WATT_MW:g} W"
 
     def of(self, first: Settings) -> Settings:
-        """Return the settings of a GPU whose settings were `first`."""
+        """Return the settings to apply for this point to a GPU that had the settings `first` at the start."""
         if self.sm_mhz is not None:
             return replace(first, locked_mhz=(self.sm_mhz, self.sm_mhz))
         return first if self.power_limit_mw is None else replace(first, power_limit_mw=self.power_limit_mw)
@@ -36,17 +36,20 @@ AS_FOUND = Point()
 
 @dataclass(frozen=True)
 class Scale:
-    """The points that a GPU can be set to: every clock, and every whole watt, both rising."""
+    """All points that a GPU can be set to, in rising order: SM clocks, and power limits in whole watts."""
 
     clocks: tuple[Point, ...]
     limits: tuple[Point, ...] = ()
 
     def coarse(self, count: int) -> list[Point]:
-        """Return `count` clocks spread evenly from the lowest to the highest, and as many power limits."""
+        """Return `count` evenly spaced clocks from the lowest to the highest, and as many power limits, if any.
+
+        If there are fewer than `count` of either, all of them are returned.
+        """
         return [*spread(self.clocks, count), *spread(self.limits, count)]
 
     def fine(self, least: Point, tried: Sequence[Point]) -> list[Point]:
-        """Return the points halfway between the best so far and its neighbours among those that were tried."""
+        """Return the untried points halfway between `least`, the best point, and its nearest tried neighbours."""
         axis = self.clocks if least.sm_mhz is not None else self.limits
         if least not in axis:
             return []
@@ -58,14 +61,14 @@ class Scale:
 
 
 def spread(points: Sequence[Point], count: int) -> list[Point]:
-    """Return `count` of the points, evenly spaced with the first and the last; all if there are not more."""
+    """Return `count` evenly spaced points, the first and the last included; all points if there are no more."""
     if len(points) <= count:
         return list(points)
     return [points[round(at * (len(points) - 1) / (count - 1))] for at in range(count)]
 
 
 def scale(clocks: Sequence[int], limits_mw: tuple[int, int] | None) -> Scale:
-    """Return the scale of supported clocks in MHz, and of the range of the power limit if limits are compared too."""
+    """Return all points: the supported clocks in MHz, and a range of power limits in mW (None for no power limits)."""
     watts = range(limits_mw[0], limits_mw[1] + 1, WATT_MW) if limits_mw else ()
     return Scale(
         tuple(Point(sm_mhz=mhz) for mhz in sorted(clocks)), tuple(Point(power_limit_mw=limit) for limit in watts)
@@ -73,10 +76,10 @@ def scale(clocks: Sequence[int], limits_mw: tuple[int, int] | None) -> Scale:
 
 
 def parse_lock(text: str) -> tuple[int, int]:
-    """Return the lowest and highest clock of a lock such as 900,1200 or 900.
+    """Return the lowest and the highest clock, in MHz, of a lock such as 900,1200; for 900, both are 900.
 
     Raises:
-        UsageError: it is not one number or two rising ones.
+        UsageError: the text is neither one number nor two numbers in rising order.
     """
     try:
         numbers = [int(part) for part in text.split(",")]
@@ -88,10 +91,11 @@ def parse_lock(text: str) -> tuple[int, int]:
 
 
 def parse_clocks(text: str, supported: Sequence[int]) -> list[Point]:
-    """Return the clocks of a list such as 600,900,1200.
+    """Return the points for a list of SM clocks in MHz, such as 600,900,1200.
 
     Raises:
-        UsageError: one is not a number, or the GPU does not support it; the message has the nearest that it does.
+        UsageError: a part is not a number, or the GPU does not support that clock; the message then has the nearest
+            supported one.
     """
     found = []
     for part in text.split(","):

@@ -1,4 +1,4 @@
-"""The record of a search for a clock."""
+"""Build the record of a search for the clock with the lowest energy per row."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -46,23 +46,23 @@ SMALL, LEAST_SAVING = "small_saving", 0.02
 
 @dataclass
 class Search:
-    """A search and all that its record needs.
+    """A search: its plan and, after --apply, its measurements.
 
     Attributes:
-        target: what runs.
-        gpu: the GPU.
-        rows: rows of the load.
-        protocol: how windows are measured.
-        supported: clocks that can be locked, MHz.
-        limits_mw: range of the power limit in mW.
+        target: the artefact and the backend that run.
+        gpu: the GPU whose clock or power limit is set.
+        rows: rows that the runtime runs.
+        protocol: length and number of windows.
+        supported: SM clocks that can be locked, MHz.
+        limits_mw: lowest and highest power limit in mW; None if power limits are not compared.
         planned: points of the first stage.
-        least_s: least time of the windows, s.
+        least_s: shortest possible time of all windows, s.
         max_slowdown: see `Contest`.
-        hindrances: what forbids it.
-        notes: what else a user needs to know.
-        before: settings at the beginning.
-        after: settings at the end; None if nothing was set.
-        stages: the measurements; none without --apply.
+        hindrances: reasons why clocks cannot be set here.
+        notes: what a user should know before setting clocks.
+        before: settings of the GPU before the first change.
+        after: settings after the last change; None if nothing was set or they could not be read.
+        stages: the measurements; empty without --apply.
     """
 
     target: Target
@@ -82,7 +82,7 @@ class Search:
 
 
 def record_of(search: Search, meter: EnergyMeter) -> ClocksRecord:
-    """Return the record of a search; without measurements it has what would be set, and what forbids it."""
+    """Return the record of a search; without --apply it has the planned points and the hindrances, but no figures."""
     target, recipe = search.target, search.target.resolved.recipe
     final = next((stage for stage in search.stages if stage.name == "final"), None)
     best, reason = _judged(final)
@@ -124,7 +124,7 @@ def record_of(search: Search, meter: EnergyMeter) -> ClocksRecord:
 
 
 def setting(point: Point) -> ClockSetting:
-    """Return the record of a point."""
+    """Return a point as it is written to a record: its name, SM clock (MHz) and power limit (W)."""
     limit = point.power_limit_mw
     return {
         "name": point.name,
@@ -134,7 +134,7 @@ def setting(point: Point) -> ClockSetting:
 
 
 def _judged(final: Stage | None) -> tuple[Point | None, str | None]:
-    """Return the best point, if the last stage resolved that it uses less, else None and the reason code."""
+    """Return (best point, None) if the final stage showed that it saves energy, else (None, reason code)."""
     if final is None:
         return None, NONE_LESS
     last = final.points[-1]
@@ -148,7 +148,7 @@ def _judged(final: Stage | None) -> tuple[Point | None, str | None]:
 
 
 def _kept(best: Point, before: Settings) -> Settings:
-    """Return what has to be set for a point, and nothing that is as it was found."""
+    """Return the settings that keep the best point: its clock, or its power limit and the initial clock lock."""
     made = best.of(before)
     return made if best.power_limit_mw is not None else Settings(made.locked_mhz, None)
 
@@ -198,7 +198,10 @@ def _restored(search: Search) -> Restored:
 
 
 def _flags(search: Search) -> list[str]:
-    """Return the flags of every point with the names of those that have them, and locks that did not hold."""
+    """Return remarks on the measurements, and on clocks that differ from the requested one.
+
+    A remark begins with the names of the points that it concerns, unless it concerns all points.
+    """
     found: dict[str, list[str]] = {}
     for stage in search.stages:
         for one in stage.points:
@@ -207,9 +210,7 @@ def _flags(search: Search) -> list[str]:
             shown = _point(one, search)
             asked, real, capped = shown["sm_mhz"], shown["measured_sm_mhz"], shown["capped_share"]
             if asked and real and not capped and abs(real - asked) > MISSED * asked:
-                found.setdefault(f"the GPU ran at {real:.0f} MHz in the place of {asked} MHz", []).append(
-                    one.point.name
-                )
+                found.setdefault(f"the GPU ran at {real:.0f} MHz instead of {asked} MHz", []).append(one.point.name)
     names = {one.point.name for stage in search.stages for one in stage.points}
     return [flag if set(its) == names else f"{', '.join(dict.fromkeys(its))}: {flag}" for flag, its in found.items()]
 

@@ -1,4 +1,8 @@
-"""`compare --energy`: contenders are open together, measured in blocks of random order, and compared block by block."""
+"""`compare --energy`: measure the energy of several bundles and backends, and compare them.
+
+A contender is one bundle on one backend. All contenders are open at the same time. They are measured in blocks, with
+one window of each contender in random order, and compared block by block.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -30,13 +34,13 @@ def compare_energy(
 ) -> SavedEnergyComparison:
     """Measure every bundle on every backend, block by block; write the comparison to a file and return it.
 
-    A contender whose device cannot be measured does not run.
+    A contender is not run if the energy of its device cannot be measured.
 
     Args:
         places: bundles, the baseline's first.
         backends: backends, the baseline's first.
         changes: options as in a recipe.
-        log: takes a line of progress.
+        log: called with each line of progress.
 
     Raises:
         MachineError: the contenders do not fit into memory together, or energy is required and cannot be measured.
@@ -58,7 +62,7 @@ def compare_energy(
 
 
 def _device(contenders: Sequence[Contender]) -> str:
-    """Return the GPU that they use, or cpu if none uses one."""
+    """Return the device whose energy is measured: the first GPU that a contender uses, or cpu if none uses one."""
     return next((one.target.device for one in contenders if one.target.device != "cpu"), "cpu")
 
 
@@ -70,10 +74,10 @@ def _is_measured(contender: Contender, meter: EnergyMeter, *, required: bool) ->
 
 
 def judge(record: EnergyComparison) -> None:
-    """Apply --require-energy to a comparison.
+    """Check for --require-energy that the energy of every contender was measured.
 
     Raises:
-        MachineError: the energy of a contender was not measured; the message names the first.
+        MachineError: the energy of a contender was not measured; the message names the first such contender.
     """
     for one in record["contenders"]:
         if one["per_inference_j"] is None:
@@ -82,11 +86,11 @@ def judge(record: EnergyComparison) -> None:
 
 def _no_energy(name: str, reason: str | None, detail: str | None) -> MachineError:
     why = f"{reason}: {detail}" if detail else reason
-    return MachineError(f"{name}: its energy cannot be measured ({why}). See `toolchain doctor`.")
+    return MachineError(f"{name}: its energy cannot be measured ({why}). `toolchain doctor` shows the sensors.")
 
 
 def _saved(record: EnergyComparison, contenders: Sequence[Contender]) -> SavedEnergyComparison:
-    """Write the record to the results of the bundle, or of the working folder if there are several bundles."""
+    """Write the record to the bundle's results or, if there are several bundles, to eval/results here."""
     bundles = {contender.bundle for contender in contenders}
     folder = contenders[0].target.folder if len(bundles) == 1 else EVAL_RESULTS
     moment = record["created"][:19].replace(":", "").replace("-", "")

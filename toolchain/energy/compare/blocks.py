@@ -1,4 +1,7 @@
-"""Blocks of one window of each contender in random order, so that slow drift is nearly the same for all in a block."""
+"""Measure contenders in blocks. A block has one window of each contender, in random order.
+
+A slow drift, such as that of temperature, is therefore nearly the same for all windows of a block.
+"""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -16,7 +19,7 @@ Order = list[list[str]]  # names of the contenders in the order of each block
 
 
 def shuffle(names: Sequence[str], blocks: int, *, seed: int) -> Order:
-    """Return the names in a random order for each block."""
+    """Return, for each block, the names of the contenders in a random order."""
     generator = np.random.default_rng(seed)
     return [[names[index] for index in generator.permutation(len(names))] for _ in range(blocks)]
 
@@ -27,8 +30,8 @@ def measure(
     """Warm up each contender once, measure a window of each in every block, and return their runs by name.
 
     Raises:
-        MachineError: they do not fit into memory together.
-        UsageError: one does not reach the rate.
+        MachineError: the contenders do not fit into memory together.
+        UsageError: a contender does not reach the fixed rate of rows per second.
     """
     runs: dict[str, Run] = {}
     for name, load in loads.items():
@@ -47,7 +50,7 @@ def measure(
 
 
 def in_blocks(order: Order) -> Iterable[tuple[int, str]]:
-    """Yield the number of each block with each of its names."""
+    """Yield (number of the block, name of the contender) for each window in turn, and show the progress of blocks."""
     for block, names in enumerate(track(order, total=len(order), text="blocks")):
         for name in names:
             yield block, name
@@ -69,6 +72,6 @@ def _window(name: str, load: Load, meter: EnergyMeter, protocol: Protocol, *, de
 
 
 def describe(name: str, found: Trial) -> str:
-    """Return a line about a window: throughput, and components without a reading."""
+    """Return a line of progress about a window: its throughput, and the components that could not be read."""
     faults = "".join(f", {part} has no reading ({why})" for (part, _), why in found.window.reasons.items())
     return f"{name}, {found.work.rows / found.window.seconds:,.0f} rows/s{faults}"

@@ -1,4 +1,7 @@
-"""The contenders of an energy comparison: every bundle on every backend, open together, each at its best batches."""
+"""The contenders of an energy comparison: every bundle on every backend, each with its fastest batch size.
+
+All of them are open at the same time.
+"""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +25,7 @@ from toolchain.runtimes import open_runtime
 Log = Callable[[str], None]
 
 # Messages of the libraries and of engine/cuda.py for a lack of memory, for which they lack a common class.
-OUT_OF_MEMORY = re.compile(r"out.?of.?memory|MemoryError|bad.?alloc|allocate memory|no \d+ MB", re.IGNORECASE)
+OUT_OF_MEMORY = re.compile(r"out.?of.?memory|MemoryError|bad.?alloc|allocate memory", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,10 @@ class Contender:
 
 @dataclass(frozen=True)
 class Load:
-    """An open runtime, and its batches of at most `batch_slots` positions, padded ones included (None: single rows).
+    """An open runtime and the batches that it runs.
 
-    `prepare` is called before its warm-up and before each of its windows.
+    `batch_slots`: largest number of positions in a batch, padded ones included; None if every batch is a single row.
+    `prepare`: called before the warm-up and before each window.
     """
 
     infer: Infer
@@ -53,7 +57,7 @@ class Load:
 
 
 def parse_backends(text: str) -> list[str]:
-    """Return the backends of a list such as torch,ort,trt.
+    """Return the names of the backends in a list such as torch,ort,trt.
 
     Raises:
         UsageError: a backend is unknown.
@@ -67,10 +71,10 @@ def parse_backends(text: str) -> list[str]:
 def find_contenders(
     places: Sequence[Path], backends: Sequence[str], changes: RecipeValues, *, log: Log
 ) -> list[Contender]:
-    """Return every bundle on every backend, the baseline first.
+    """Return a contender for every bundle on every backend, the baseline first. `changes` are options as in a recipe.
 
-    Contenders that would run the same file on the same device, as bundles of one checkpoint do on torch, are one.
-    `changes` are options as in a recipe.
+    If two contenders would run the same file on the same device, only the first is returned. Bundles of one checkpoint
+    do so with torch.
 
     Raises:
         UsageError: there are fewer than two contenders.
@@ -85,7 +89,7 @@ def find_contenders(
             target = find_target({**chosen, "backend": backend}, place, runs=True)
             same = (backend, target.device, target.precision, target.artefact["sha256"], target.resolved.max_length)
             if same in found:
-                log(f"{place}: {backend} runs the same file as for an earlier bundle, so it is one contender")
+                log(f"{place}: left out with {backend}, which would run the same file as for an earlier bundle")
             found.setdefault(same, target)
     if len(found) < 2:
         raise UsageError(
@@ -96,7 +100,7 @@ def find_contenders(
 
 
 def _name(target: Target, targets: list[Target]) -> str:
-    """Return backend and variant, with device and bundle where contenders differ in them."""
+    """Return the name of a contender: backend and variant, and also device and bundle if the targets differ in them."""
     name = f"{target.backend} {target.variant}"
     if len({one.device for one in targets}) > 1:
         name += f" on {target.device}"
@@ -109,10 +113,10 @@ def _name(target: Target, targets: list[Target]) -> str:
 
 
 def find_rows(contenders: Sequence[Contender], *, seed: int) -> Rows:
-    """Return the rows that all contenders run: a sample of the split.
+    """Return the rows that all contenders run: a random sample of the evaluated split.
 
     Raises:
-        InputError: the contenders have different tasks or rows; or see load_rows.
+        InputError: the bundles have different rows; or see load_rows.
     """
     found: dict[Path, Rows] = {}
     for contender in contenders:
@@ -133,18 +137,18 @@ def find_rows(contenders: Sequence[Contender], *, seed: int) -> Rows:
 def opened(
     contenders: Sequence[Contender], rows: Rows, *, single: bool, seed: int, log: Log
 ) -> Iterator[dict[str, Load]]:
-    """Yield all contenders by name, open together.
+    """Open the runtimes of all contenders at the same time, and yield the load of each by the contender's name.
 
     Args:
         contenders: the contenders.
-        rows: rows that all run.
-        single: run rows one by one, as requests at a fixed rate arrive.
-        seed: seed of the search for the best batches.
-        log: takes a line of progress.
+        rows: rows that every contender runs.
+        single: run single rows instead of batches, as a load with a fixed rate does.
+        seed: seed of the search for the fastest batch size.
+        log: called with each line of progress.
 
     Raises:
-        MachineError: they do not fit into memory together.
-        ToolchainError: one cannot be opened.
+        MachineError: the contenders do not fit into memory together.
+        ToolchainError: a contender cannot be opened.
     """
     tokens: dict[Path, Tokens] = {}
     loads: dict[str, Load] = {}
@@ -165,10 +169,12 @@ def opened(
 
 @contextmanager
 def in_memory(name: str, *, beside: list[str]) -> Iterator[None]:
-    """Turn an error that means a lack of memory into one that names the contender and those beside it.
+    """Turn an out-of-memory error inside the context into a MachineError.
+
+    The message names the contender and, from `beside`, the contenders that are open at the same time.
 
     Raises:
-        MachineError: memory does not suffice.
+        MachineError: memory ran out.
     """
     try:
         yield

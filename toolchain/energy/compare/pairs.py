@@ -1,6 +1,7 @@
-"""Two contenders compared block by block: the ratio of their energy, its interval, and whether it is resolved.
+"""Compare two contenders block by block: the ratio of their joules per row, its interval, and whether it is resolved.
 
-Both windows of a block lie within minutes, so a slow drift, such as that of temperature, cancels in their ratio.
+The two windows of a block are measured within minutes, so a slow drift, such as that of temperature, cancels in their
+ratio.
 """
 
 import math
@@ -18,11 +19,12 @@ NO_BLOCK, TOO_FEW, HOLDS_1, BELOW_MDD = "no_block", "too_few_blocks", "interval_
 
 
 def pair(baseline: Sequence[WindowRecord], candidate: Sequence[WindowRecord], *, seed: int) -> Pairing:
-    """Compare joules a row, block by block: window k of both is from block k.
+    """Return the comparison of two contenders by their joules per row; window k of each belongs to block k.
 
-    A block is left out if either window was dropped or has 0 J, as from a broken sensor. The ratio is exp of the mean
-    log ratio, so that swapping the two inverts it. A difference is resolved if the interval, a bootstrap over blocks,
-    excludes 1 and the difference is at least the minimum detectable one.
+    A block is left out if either window was dropped or has 0 J, as from a broken sensor. The ratio, candidate to
+    baseline, is the exponential of the mean log ratio over blocks, so swapping the contenders inverts it. The
+    difference is resolved if the 95 % interval of the ratio (a bootstrap over blocks) excludes 1 and the difference is
+    at least the minimum detectable one.
     """
     both = [pair for pair in zip(baseline, candidate, strict=True) if all(one["per_inference_j"] for one in pair)]
     dropped = len(baseline) - len(both)
@@ -50,7 +52,7 @@ def pair(baseline: Sequence[WindowRecord], candidate: Sequence[WindowRecord], *,
 
 
 def unresolved(reason: str | None, *, dropped: int) -> Pairing:
-    """Return the comparison of contenders without a common block, for a reason code."""
+    """Return the comparison of two contenders that have no block in common, with a reason code and without figures."""
     return {
         "verdict": "not resolved",
         "reason": reason,
@@ -78,7 +80,7 @@ def _percent(log_ratio: float) -> float:
 
 
 def _doubt(mean: float, interval: tuple[float, float] | None, detectable: float | None) -> str | None:
-    """Return the reason why a mean log ratio is not resolved, or None if it is."""
+    """Return the reason code for a mean log ratio that is not resolved, or None if it is resolved."""
     if interval is None or detectable is None:
         return TOO_FEW
     if interval[0] <= 0 <= interval[1]:

@@ -1,4 +1,4 @@
-"""The record of an energy comparison: each contender's figures, each candidate against the baseline, and remarks."""
+"""Build the record of an energy comparison: figures of each contender, comparisons with the baseline, and remarks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,8 +24,8 @@ from toolchain.runtimes.environment import describe
 
 SCHEMA = 1
 
-OTHER_DEVICES = "contenders run on different devices, so that their totals hold different components"
-OTHER_LENGTHS = "contenders truncate rows at different lengths, so that a row is not the same work for all"
+OTHER_DEVICES = "contenders run on different devices, so their totals add up different components"
+OTHER_LENGTHS = "contenders truncate rows at different lengths, so a row is not the same work for all of them"
 
 
 @dataclass
@@ -33,12 +33,12 @@ class Comparison:
     """The contenders and their measurements.
 
     Attributes:
-        contenders: the baseline first.
-        rows: rows that all run.
-        protocol: how windows are measured.
-        order: names in the order of each block; empty if nothing could be measured.
-        runs: name -> measurements, of those that could be measured.
-        slots: name -> most positions of a batch, padded ones included; None for single rows.
+        contenders: the contenders, the baseline first.
+        rows: rows that every contender runs.
+        protocol: length and number of windows.
+        order: for each block, the contenders' names in the order of measurement; empty if nothing could be measured.
+        runs: contender's name -> its measurements; a contender that could not be measured is missing.
+        slots: contender's name -> largest number of positions in a batch, padded ones included; None for single rows.
     """
 
     contenders: list[Contender]
@@ -50,7 +50,7 @@ class Comparison:
 
 
 def record_of(comparison: Comparison, meter: EnergyMeter) -> EnergyComparison:
-    """Return the record of a comparison; if nothing was measured, it has the reasons."""
+    """Return the record of a comparison; where energy was not measured, it has the reason instead of figures."""
     blocks = {one.name: _block(comparison, one, meter) for one in comparison.contenders}
     first, *others = comparison.contenders
     reasons = [block["reason"] for block in blocks.values() if block["status"] != "measured"]
@@ -79,7 +79,7 @@ def record_of(comparison: Comparison, meter: EnergyMeter) -> EnergyComparison:
 
 
 def _block(comparison: Comparison, contender: Contender, meter: EnergyMeter) -> EnergyBlock:
-    """Return the energy block of a contender; if it did not run, the block has the reason."""
+    """Return the energy block of a contender; if it was not run, the block has the reason instead of figures."""
     device, run = contender.target.device, comparison.runs.get(contender.name)
     return block(run, meter, comparison.protocol, device=device) if run else not_measurable(meter, device)
 
@@ -130,7 +130,7 @@ def _protocol(comparison: Comparison, meter: EnergyMeter) -> ComparisonProtocol:
 
 
 def _flags(contenders: Sequence[Contender], blocks: dict[str, EnergyBlock]) -> list[str]:
-    """Return remarks that hold for all contenders once, and those that hold for some with their names."""
+    """Return remarks on the measurements; one that holds only for some contenders begins with their names."""
     flags = []
     if len({one.target.device for one in contenders}) > 1:
         flags.append(OTHER_DEVICES)
@@ -144,7 +144,7 @@ def _flags(contenders: Sequence[Contender], blocks: dict[str, EnergyBlock]) -> l
 
 
 def _components(meter: EnergyMeter) -> dict[str, ComponentMethod]:
-    """Return how this machine measures each component, or why it does not; each contender has its own joules."""
+    """Return the method by which this machine measures each component, or the reason why it cannot."""
     methods = {component: one.source.method for (component, _), one in meter.readings.items()}
     made: dict[str, ComponentMethod] = {}
     for name in COMPONENTS:

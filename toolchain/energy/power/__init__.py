@@ -1,11 +1,14 @@
-"""Energy of a block of Python, of a command, or of the machine until a signal.
+"""Measure the energy of a block of Python code, of a command, or of the machine until a signal.
 
-The meter needs about a second to start: it watches every counter until its update period is known, and the measurement
-begins on a tick of the slowest counter. It can end between two ticks. If the measurement ends inside a tick, its joules
-of that tick are interpolated; the error is at most the energy of the whole tick, which `edge_error_j` gives. With an
-update period T and a length L that is about T / L of the total. On GPUs T is 20 to 100 ms: up to 5 % of two seconds and
-0.2 % of a minute. Counters out of step with the slowest one add the same error at the beginning. `toolchain eval
---energy` measures a runtime on a task, with windows on ticks, a baseline and confidence intervals.
+An energy counter is updated at intervals; an update is called a tick. The meter needs about a second to start: it
+watches every counter until its update period is known, and begins the measurement on a tick of the slowest counter. The
+measurement may end between two ticks. The joules of the last, incomplete tick are then interpolated, with an error of
+at most the energy of that tick, which `edge_error_j` gives. For an update period T and a measurement of length L that
+is about T / L of the total. On GPUs T is 20 to 100 ms, so the error is up to 5 % in two seconds and 0.2 % in a minute.
+Counters whose ticks do not coincide with those of the slowest one add the same error at the beginning.
+
+To measure a runtime on a task, use `toolchain eval --energy`: its windows begin and end on ticks, and it reports idle
+power and confidence intervals.
 """
 
 import functools
@@ -42,7 +45,7 @@ Powers = dict[str, float | None]  # component -> watts
 
 
 def _sleep_until(ended: threading.Event, seconds: float) -> None:
-    """Sleep, and wake up early when the event is set meanwhile; if it was set before, sleep the whole time."""
+    """Sleep until `seconds` have passed or `ended` is set; if `ended` is already set, sleep the whole time."""
     (time.sleep if ended.is_set() else ended.wait)(seconds)
 
 
@@ -68,17 +71,17 @@ def measure(
         joules: component (gpu_board, gpu_memory, cpu_package, cpu_dram) -> joules.
         missing: component without joules -> reason code, such as no_nvml_library.
         mean_power_w, peak_power_w: mean and highest power, W.
-        edge_error_j, relative_edge_error: largest error caused by the end of the body, in J and as a share.
-        samples, context, flags: power over time (W, every 50 ms), conditions of the GPUs, remarks in words.
+        edge_error_j, relative_edge_error: largest error caused by the end of the body, in J and as a fraction.
+        samples, context, flags: power over time (W, every 50 ms), conditions of the GPUs, and remarks in words.
 
     Synchronise GPU work at the end of the body. If the body raises, the reading covers the time until then.
 
     Args:
-        device: auto adds up every GPU that CUDA shows; cuda:N selects one; cpu keeps GPUs out of the total.
-        require_energy: raise `MachineError` before the body where nothing can be measured.
+        device: auto adds up every GPU that CUDA shows; cuda:N selects one GPU; cpu leaves GPUs out of the total.
+        require_energy: raise `MachineError` before the body runs if nothing can be measured.
         powercap: folder of the RAPL zones.
         clock: returns seconds.
-        sleep: waits, in the meter's thread.
+        sleep: waits for seconds, in the meter's thread.
 
     Raises:
         UsageError: `device` is unknown.
@@ -120,7 +123,9 @@ def _require(meter: EnergyMeter, where: str) -> None:
 
 def _nothing(where: str, reasons: dict[str, str]) -> MachineError:
     shown = ", ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    return MachineError(f"{where}: this machine can measure nothing ({shown}). See `toolchain doctor`.")
+    return MachineError(
+        f"{where}: this machine cannot measure any energy ({shown}). Run `toolchain doctor` for advice."
+    )
 
 
 def run(
@@ -131,16 +136,16 @@ def run(
     stdout: int | None = None,
     powercap: Path = rapl.ROOT,
 ) -> PowerRecord:
-    """Run a command, measure it, and return its record.
+    """Run a command, measure its energy, and return the record.
 
-    The command shares the input, output and errors of this process. Signals that would end this process go to the
-    command, and this function waits until the command has ended. An `exit_code` above 128 means that the signal of this
-    number less 128 ended the command.
+    The command shares stdin, stdout and stderr of this process. Signals that would end this process go to the command,
+    and this function waits until the command has ended. If a signal ended the command, its `exit_code` in the record is
+    128 plus the number of the signal.
 
     Args:
         command: name or path of the program, and its arguments.
         device: as in `measure`.
-        require_energy: raise `MachineError` before the command starts where nothing can be measured.
+        require_energy: raise `MachineError` before the command starts if nothing can be measured.
         stdout: descriptor of a file for the command's output, instead of this process's.
         powercap: folder of the RAPL zones.
 
@@ -169,11 +174,13 @@ def _start(command: Sequence[str], stdout: int | None) -> subprocess.Popen[bytes
     try:
         return subprocess.Popen(command, stdout=stdout)  # noqa: S603  # the user's own command
     except OSError as error:
-        raise InputError(f"{command[0]}: the command cannot be started ({error.strerror}). Try it alone.") from error
+        raise InputError(
+            f"{command[0]}: the command cannot be started ({error.strerror}). Check that it runs without toolchain."
+        ) from error
 
 
 def _terminal_interrupts() -> bool:
-    """Whether the terminal sends Ctrl-C to the command too, because both are in its foreground process group."""
+    """Return whether the terminal itself sends Ctrl-C to the command, which shares our foreground process group."""
     try:
         with open("/dev/tty") as terminal:
             return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
@@ -183,7 +190,7 @@ def _terminal_interrupts() -> bool:
 
 @contextmanager
 def _handled(handle: Callable[[int], None]) -> Iterator[None]:
-    """Handle the signals that would end this process. Ignored ones, as under nohup, stay ignored."""
+    """Call `handle` for signals that would end this process. Signals that are ignored, as under nohup, stay ignored."""
     in_main_thread = threading.current_thread() is threading.main_thread()  # only it may set handlers
     before = {number: signal.getsignal(number) for number in ENDING if in_main_thread}
     ours = {number: old for number, old in before.items() if old not in (signal.SIG_IGN, None)}
@@ -205,11 +212,11 @@ def watch(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> PowerRecord:
-    """Measure the machine for some seconds, or until a signal such as Ctrl-C, and return the record.
+    """Measure the power of the machine for some seconds, or until a signal such as Ctrl-C, and return the record.
 
     Args:
-        draw: called every second with the seconds since the start and the mean watts of that second.
-        seconds: length; None until a signal.
+        draw: called every second with the seconds since the start and each component's mean watts in that second.
+        seconds: length of the measurement; None to measure until a signal.
         device: as in `measure`.
         powercap: folder of the RAPL zones.
         clock: returns seconds.
@@ -245,7 +252,7 @@ def _power_w(joules: float | None, seconds: float) -> float | None:
 
 
 def record(reading: Reading, *, command: Sequence[str] | None = None, exit_code: int | None = None) -> PowerRecord:
-    """Return the record of a reading, with the command and the machine."""
+    """Return the record of a reading, with the command (if one was measured) and a description of the machine."""
     here = describe()
     # The packages of this environment are left out: the command may use others.
     machine: PowerEnvironment = {
@@ -267,7 +274,9 @@ def record(reading: Reading, *, command: Sequence[str] | None = None, exit_code:
 
 
 def judge(found: PowerRecord) -> None:
-    """Apply --require-energy to a record. A command that failed is reported by its own exit code instead.
+    """Check for --require-energy that something was measured.
+
+    A command that failed is not checked, so that its own exit code is reported.
 
     Raises:
         MachineError: nothing was measured.

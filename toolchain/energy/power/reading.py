@@ -1,7 +1,7 @@
-"""A reading: joules and power over an interval that begins and ends at any moment, with the error of its two ends.
+"""A reading: joules and power over an interval that begins and ends at any moment, and the error caused by its ends.
 
-The windows of `eval` begin and end on ticks. A command cannot be made to end on one. The joules are therefore known at
-the last tick before the end and at the next tick after it, and in between they are interpolated.
+The windows of `eval` begin and end on ticks of the counters, but a command ends at any moment. Its joules are therefore
+known only at the last tick before its end and at the next tick after it, and are interpolated in between.
 """
 
 from bisect import bisect_right
@@ -35,10 +35,10 @@ BLUR_TICKS = 10
 
 @dataclass(frozen=True)
 class Samples:
-    """Power over time, in even steps.
+    """Power over time, in steps of equal length.
 
-    The power of a board is the last value of its sensor; that of a component with only a counter is the mean of the
-    step.
+    The power of a GPU board in a step is the last value of its sensor. For a component that has only an energy counter,
+    it is the mean over the step.
 
     Attributes:
         time_s: seconds since the start, at the end of each step.
@@ -55,7 +55,7 @@ class Samples:
     total_peak_w: float | None
 
     def to_json(self) -> dict[str, list[float]]:
-        """Return lists, by names with units."""
+        """Return the series as lists; the names end with the unit, such as gpu_board_w (W) and gpu_board_j (J)."""
         named = {"time_s": self.time_s}
         named |= {f"{name}_w": series for name, series in self.power_w.items()}
         named |= {f"{name}_j": series for name, series in self.joules.items()}
@@ -64,15 +64,15 @@ class Samples:
 
 @dataclass
 class Reading:
-    """The figures of `measure`: None until its body has ended, and where nothing could be measured.
+    """The figures of `measure`. They are None until its body has ended, and if nothing could be measured.
 
     Attributes:
-        device: device of the measurement. With cpu, the GPUs are shown but not in the total.
+        device: device of the measurement. With cpu, the joules of GPUs are recorded but not part of the total.
         seconds: length of the interval.
         components: component -> record as in the energy block of a result, with `edge_error_j` in joules.
         samples: power over time, or None.
-        context: limits, clocks (MHz), temperatures (degrees Celsius) and other processes of the GPUs.
-        flags: remarks, in words, that a reader needs before believing the figures.
+        context: power limits, clocks (MHz), temperatures (degrees Celsius) and other processes of the GPUs.
+        flags: remarks, in words, on whether the figures can be trusted.
     """
 
     device: str
@@ -83,7 +83,7 @@ class Reading:
     flags: list[str] = field(default_factory=list)
 
     def end(self, meter: EnergyMeter, opened_s: float, closed_s: float) -> None:
-        """Set the figures of the interval from `meter.edge()` to `close(meter)`."""
+        """Compute the figures of an interval: `opened_s` comes from `meter.edge()`, `closed_s` from `close(meter)`."""
         window, error_j = measured(meter, opened_s, closed_s)
         self.seconds = window.seconds
         samples = sample(meter, window, self.device)
@@ -98,7 +98,7 @@ class Reading:
 
     @property
     def joules(self) -> dict[str, float | None]:
-        """Component -> joules, or None."""
+        """Component -> joules; None if it was not measured."""
         return {name: one["joules"] for name, one in self.components.items()}
 
     @property
@@ -108,7 +108,7 @@ class Reading:
 
     @property
     def total_j(self) -> float | None:
-        """Joules of all measured components together. GPU memory is part of its board, so it is not added."""
+        """Joules of all measured components together. GPU memory is not added, because it is part of the board."""
         return self._sum_of("joules")
 
     @property
@@ -123,17 +123,17 @@ class Reading:
 
     @property
     def edge_error_j(self) -> float | None:
-        """Largest error of `total_j` that can arise because the interval ends between two readings, in joules."""
+        """Largest error of `total_j`, in joules, that can arise because the interval begins or ends between ticks."""
         return self._sum_of("edge_error_j")
 
     @property
     def relative_edge_error(self) -> float | None:
-        """`edge_error_j` as a share of `total_j`: about T / L for an update period T and a length L."""
+        """`edge_error_j` as a fraction of `total_j`: about T / L for an update period T and an interval of length L."""
         return self.edge_error_j / self.total_j if self.edge_error_j is not None and self.total_j else None
 
     @property
     def status(self) -> Status:
-        """`measured`, `partial` if a component in the total is missing, or `unavailable`."""
+        """`measured`; `partial` if a component of the total was not measured; `unavailable` if none was."""
         lacking = [name for name in counted(self.device) if name in self.missing or self.components[name]["detail"]]
         return "unavailable" if self.total_j is None else "partial" if lacking else "measured"
 
@@ -143,7 +143,7 @@ class Reading:
         return sum(known) if known else None
 
     def to_json(self) -> ReadingRecord:
-        """Return the record: units in the keys, null for a value that was not measured."""
+        """Return the record. Its keys end with the unit; a value that was not measured is null."""
         return {
             "seconds": self.seconds,
             "status": self.status,
@@ -160,7 +160,7 @@ class Reading:
 
 
 def close(meter: EnergyMeter) -> float:
-    """Return the moment of the end, after every counter has ticked once more."""
+    """Return the time of the end of a measurement, after waiting until every counter has ticked once more."""
     meter.poll()  # otherwise a tick from before the end, seen after it, would count as the next one
     closed_s = meter.clock()
     meter.edge()
@@ -168,7 +168,10 @@ def close(meter: EnergyMeter) -> float:
 
 
 def measured(meter: EnergyMeter, opened_s: float, closed_s: float) -> tuple[Window, dict[Key, float]]:
-    """Return the window from `meter.edge()` to `close(meter)`, and its largest errors in joules."""
+    """Return the window between two times, and the largest error in joules of each of its counters and sensors.
+
+    `opened_s` comes from `meter.edge()`, and `closed_s` from `close(meter)`.
+    """
     joules: dict[Key, float] = {}
     errors_j: dict[Key, float] = {}
     reasons: dict[Key, str] = {}
@@ -186,7 +189,11 @@ def measured(meter: EnergyMeter, opened_s: float, closed_s: float) -> tuple[Wind
 
 
 def _counted(readings: Readings, opened_s: float, closed_s: float) -> Joules:
-    """Return the joules from tick to tick less those outside; the error is at most the two ticks that the ends cut."""
+    """Return the joules that a counter adds in an interval, and their largest error.
+
+    The joules of a tick that begins or ends outside the interval are interpolated; the error is the energy of the (at
+    most two) such ticks.
+    """
     times = readings.times_s
     first, last = bisect_right(times, opened_s) - 1, bisect_right(times, closed_s)
     if last == len(times):
@@ -202,13 +209,16 @@ def _counted(readings: Readings, opened_s: float, closed_s: float) -> Joules:
 
 
 def _integrated(readings: Readings, opened_s: float, closed_s: float) -> Joules:
-    """Return the integral of power; the error is the energy of `SENSOR_S` at each end."""
+    """Return the integral of a sensor's power, and its largest error: the energy of `SENSOR_S` seconds at each end."""
     edges_w = np.interp([opened_s, closed_s], readings.times_s, readings.values)
     return readings.joules(opened_s, closed_s), SENSOR_S * float(edges_w.sum())
 
 
 def sample(meter: EnergyMeter, window: Window, device: str) -> Samples:
-    """Return samples of the components that have joules in a window; `device` selects the components of the total."""
+    """Return the power over time of all components that were measured in a window.
+
+    `device` decides which components the highest total power includes.
+    """
     steps = max(1, int(window.seconds / POLL_S))
     group = -(-steps // MOST_SAMPLES)
     edges_s = np.linspace(window.opened_s, window.closed_s, steps // group * group + 1)
@@ -234,14 +244,14 @@ def _sum_of(series: Iterable[Series]) -> Series:
 
 
 def _shown(meter: EnergyMeter, window: Window, component: str, device: str) -> Readings:
-    """Return the readings to draw: for a board its sensor, if that could be read all the time."""
+    """Return the readings that give the power over time: those of a board's power sensor unless it failed."""
     if component == BOARD and device in window.integral_j:
         return meter.powers[device]
     return meter.readings[component, device]
 
 
 def _power(readings: Readings, edges_s: Series) -> Series:
-    """Return the watts of each step."""
+    """Return the power of each step between two edges, in watts."""
     times, values = np.array(readings.times_s), np.array(readings.values)
     if not readings.source.is_counter:
         last: Series = values[np.searchsorted(times, edges_s[1:], side="right") - 1]
@@ -254,7 +264,7 @@ def _power(readings: Readings, edges_s: Series) -> Series:
 
 
 def _joules(readings: Readings, edges_s: Series, total_j: float) -> Series:
-    """Return the joules from the first edge to each edge, scaled to `total_j` at the last."""
+    """Return the joules from the first edge to each edge, scaled so that the last value is `total_j`."""
     times, values = np.array(readings.times_s), np.array(readings.values)
     if not readings.source.is_counter:
         values = np.concatenate([[0.0], np.cumsum((values[1:] + values[:-1]) / 2 * np.diff(times))])
