@@ -55,7 +55,7 @@ def test_a_file_of_a_step_is_a_file_of_the_bundle(bundle: Path) -> None:
 
 def test_a_missing_artefact_is_refused_with_the_names_of_the_others(bundle: Path) -> None:
     with pytest.raises(
-        InputError, match=r"bundle: the bundle has no model\.int8\.onnx, only model\.onnx\. Build it with"
+        InputError, match=r"bundle: the bundle has no model\.int8\.onnx, only model\.onnx\. Build the bundle again with"
     ):
         open_bundle(bundle).file("model.int8.onnx")
 
@@ -136,7 +136,7 @@ def test_a_changed_byte_anywhere_is_found(bundle: Path, seed: int) -> None:
 
 def test_a_missing_file_is_found(bundle: Path) -> None:
     (bundle / "model.onnx").unlink()
-    with pytest.raises(InputError, match=r"model\.onnx: missing\. Build the bundle again with --force\.$"):
+    with pytest.raises(InputError, match=r"model\.onnx: this file is missing\. Build the bundle again with --force\.$"):
         open_bundle(bundle)
 
 
@@ -157,14 +157,15 @@ def rewrite(bundle: Path, **changes: Any) -> None:
 
 def test_another_schema_is_refused(bundle: Path) -> None:
     rewrite(bundle, schema=99)
-    with pytest.raises(InputError, match=r"bundle\.json: schema 99, this version reads 1\. Build it again\."):
+    expected = r"bundle\.json: the manifest has schema 99, but this version reads schema 1\. Build the bundle again"
+    with pytest.raises(InputError, match=expected):
         open_bundle(bundle)
 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/hostname"])
 def test_a_bundle_that_names_files_outside_of_it_is_refused(bundle: Path, name: str) -> None:
     rewrite(bundle, artefacts={name: "0"})
-    with pytest.raises(InputError, match=rf"names {name}, which is outside the bundle"):
+    with pytest.raises(InputError, match=rf"lists {name}, a path outside the bundle"):
         open_bundle(bundle)
 
 
@@ -180,7 +181,7 @@ def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
     for path, message in (
         (tmp_path, "not a bundle, because it has no bundle.json"),
         (tmp_path / "absent", "not a bundle"),
-        (tmp_path / "file", "a file, not a bundle"),
+        (tmp_path / "file", "this is a file, but a bundle is a folder"),
     ):
         with pytest.raises(InputError, match=message):
             open_bundle(path)
@@ -206,7 +207,7 @@ def test_a_link_to_a_bundle_stays_a_link_and_is_written_on_the_disk_it_points_to
 def test_a_folder_that_is_not_a_bundle_is_never_replaced(tmp_path: Path, force: bool, name: str) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / name).write_text('{"scripts": {}}')
-    with pytest.raises(InputError, match=r"mine: it exists and is not a bundle\. Choose another folder with -o\."):
+    with pytest.raises(InputError, match=r"mine: it exists and is not a bundle, so it is not replaced\. Choose"):
         make(tmp_path / "mine", force=force)
     assert (tmp_path / "mine" / name).exists()
 
@@ -279,7 +280,9 @@ def test_a_bundle_that_another_process_writes_is_refused_until_it_ends(bundle: P
     with subprocess.Popen([*child, HOLD, str(bundle)], stdin=-1, stdout=-1) as other:
         assert other.stdout
         assert other.stdout.readline() == b"held\n"
-        with pytest.raises(InputError, match=r"bundle: another run is writing it\. Wait for it, or choose another"):
+        with pytest.raises(
+            InputError, match=r"bundle: another run is writing this folder\. Wait until it has ended, or choose"
+        ):
             make(bundle, one="9")
         assert open_bundle(bundle)  # reading goes on
         other.kill()
@@ -342,7 +345,10 @@ def test_the_last_bundle_has_the_newest_manifest(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_has_no_last_bundle(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"there is no bundle here\. Name one, or build one first"):
+    with pytest.raises(
+        UsageError,
+        match=r"there is no bundle in this folder or below it\. Give the folder of a bundle, or build one first",
+    ):
         last_bundle(tmp_path)
 
 

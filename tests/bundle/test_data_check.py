@@ -44,8 +44,8 @@ def test_rows_that_are_evaluated_are_left_out_and_counted(recipe, tmp_path, capl
     used = {*resolved.calibration_rows.texts, *(resolved.holdout_rows.texts if method == "auto" else [])}
     assert used == {(text,) for text in numbered(*range(2, 40), *range(41, 100))}
     assert resolved.overlap == {"train_rows": 102, "left_out": 5, "evaluated_rows": 40, "evaluated_in_train": 4}
-    assert "5 of 102 train rows also stand in validation, and are not calibrated with. 4 of 40 " in caplog.text
-    assert "validation rows (10.0 %) also stand in train" in caplog.text
+    assert "5 of 102 train rows are also in validation, and are not used for calibration. 4 of 40 " in caplog.text
+    assert "validation rows (10.0 %) are also in train" in caplog.text
 
 
 def test_it_holds_for_calibration_data_of_their_own(recipe, tmp_path):
@@ -66,14 +66,14 @@ def test_few_rows_that_are_not_evaluated_are_enough_with_a_warning(recipe, tmp_p
     resolved = resolve(recipe())
     check_data(resolved)
     assert (len(resolved.calibration_rows), resolved.overlap) == (8, None)
-    assert caplog.text.count("train.jsonl: only 8 rows to calibrate with, which is few for ranges. Give more") == 1
+    assert caplog.text.count("train.jsonl: only 8 rows are left to calibrate with, so the ranges may be") == 1
 
 
 def test_another_split_that_is_evaluated_is_left_out(recipe, tmp_path):
     split(tmp_path / "data", "train", numbered(*range(60)))
     split(tmp_path / "data", "test", numbered(0))
     assert len(resolve(recipe(split="test")).train_rows) == 59
-    with pytest.raises(InputError, match="these are also the rows to evaluate"):
+    with pytest.raises(InputError, match="all of these rows are also rows to evaluate"):
         check_data(resolve(recipe(split="train")))
 
 
@@ -92,7 +92,7 @@ def test_faults_are_found_before_the_export(recipe, tmp_path, monkeypatch, preci
     with pytest.raises(InputError, match="there is no column 'body'"):
         build(recipe(precision=precision, text_column="body"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="It has no split that this tool knows"):
+    with pytest.raises(InputError, match="The folder has no table file"):
         build(recipe(precision=precision, data=str(tmp_path / "empty")))
     assert not (tmp_path / "bundle").exists()
 

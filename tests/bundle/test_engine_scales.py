@@ -184,11 +184,11 @@ def recar(key, value):
     [
         (lambda file: file.write_bytes(file.read_bytes()[:-5]), "calibration.cache: the file is cut off after"),
         (edit("context: 3", "context: 2"), "changed since it was written"),
-        (edit("TRT-101601", "TRT-101501"), "its header is TRT-101501-EntropyCalibration2; TensorRT 10.16.1.11"),
+        (edit("TRT-101601", "TRT-101501"), "its header is TRT-101501-EntropyCalibration2, and TensorRT 10.16.1.11"),
         (edit("layer.1.qkv", "layer.9.qkv"), r"lacks a scale for layer\.1\.qkv \(1 missing\)"),
         (lambda file: file.with_name(f"{file.name}.json").unlink(), "which states the cache's origin, is missing"),
-        (recar("model_sha256", "another"), "made for model_sha256 'another'"),
-        (recar("max_length", 64), "made for max_length 64; here it is 128"),
+        (recar("model_sha256", "another"), "made with model_sha256 = 'another'"),
+        (recar("max_length", 64), "made with max_length = 64, but this build has 128"),
     ],
 )
 def test_a_cache_that_does_not_fit_is_refused(make, cache, bundle_of, change, message):
@@ -199,9 +199,9 @@ def test_a_cache_that_does_not_fit_is_refused(make, cache, bundle_of, change, me
 
 def test_a_cache_without_its_calibrator_is_not_silently_ignored(make, cache, bundle_of):
     done = make(bundle_of("int8"), *PLUGIN, "--calibration", cache, "-q")
-    assert (done.returncode, "a TensorRT cache goes with --calibrator tensorrt" in done.stderr) == (2, True)
+    assert (done.returncode, "a TensorRT cache is used only with --calibrator tensorrt" in done.stderr) == (2, True)
 
 
 def test_fewer_rows_than_a_batch_are_refused(make, bundle_of):
     done = make(bundle_of("int8"), "--attention", "plugin", "--calibrator", "tensorrt", "-q")
-    assert (done.returncode, "24 rows, and a batch has 32" in done.stderr) == (1, True)
+    assert (done.returncode, "24 calibration rows do not fill one batch of 32 rows" in done.stderr) == (1, True)

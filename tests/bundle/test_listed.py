@@ -138,7 +138,9 @@ def test_what_is_not_a_file_is_refused_in_a_line(copy, logits, kind, name):
     file, kept = copy / name, copy.parent / "kept"
     file.rename(kept)
     {"fifo": os.mkfifo, "link": lambda file: file.symlink_to(kept), "folder": os.mkdir}[kind](file)
-    with pytest.raises(InputError, match=rf"{name}: (a link|not a regular file)\. Put [^\n]*$"):
+    with pytest.raises(
+        InputError, match=rf"{name}: this is (a symbolic link|not a regular file)\. Replace it with [^\n]*$"
+    ):
         logits(copy)
 
 
@@ -181,7 +183,7 @@ def test_weights_in_a_file_of_their_own_must_be_listed(outside, monkeypatch, lim
     digests = {name: sha256_file(file.with_name(name)) for name in ("m.onnx", "w.bin")}
     (found,) = open_session(file, digests=digests).run(None, {"x": weights})
     np.testing.assert_array_equal(found, 2 * weights)
-    with pytest.raises(InputError, match=r"its weights are in w\.bin, which the bundle does not list\. Get the bundle"):
+    with pytest.raises(InputError, match=r"its weights are in w\.bin, which the bundle does not list\. Get a"):
         open_session(file, digests={"m.onnx": digests["m.onnx"]})
     file.with_name("w.bin").write_bytes(bytes(weights.nbytes))
     with pytest.raises(InputError, match=r"w\.bin: changed since it was built"):

@@ -16,7 +16,7 @@ DOCKER = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
 
 @pytest.mark.parametrize("name", ["", "a b", "a/b", "..", ".hidden", "-flag", "_", "é", "a\n", "a" * 101])
 def test_what_is_no_name(name):
-    with pytest.raises(UsageError, match="not a name for a model"):
+    with pytest.raises(UsageError, match="a model cannot have this name"):
         check_name(name)
 
 
@@ -32,5 +32,5 @@ def test_every_name_makes_one_of_an_image(name):
 def test_every_command_refuses_it_in_the_same_words(demo_bundle, tmp_path, monkeypatch, capsys, command):
     monkeypatch.chdir(tmp_path)
     assert main([*command, str(demo_bundle), "--name", "a b"]) == 2
-    assert "--name a b: not a name for a model. Use up to 100 letters" in capsys.readouterr().err
+    assert "--name a b: a model cannot have this name. Use up to 100 letters" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -70,23 +70,26 @@ def test_what_the_compiler_did_not_do_is_said(copy, monkeypatch, capsys):
     fault = "layer.0.ffn.lin1: not in INT8, because its kernel multiplies int8 by fp16"
     monkeypatch.setattr(engine_step, "judge", lambda kernels, asked: [fault])
     assert main(["build", str(copy), *RTX, "--target", "l4"]) == 0
-    assert "not as the graph asks: layer.0.ffn.lin1: not in INT8" in capsys.readouterr().out
+    assert "the engine differs from the graph: layer.0.ffn.lin1: not in INT8" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--target", "h100"], "--target h100: TensorRT-RTX does not compile for it. Choose one or several of t4"),
-        (["--target", "t4", "--version-compatible"], "--version-compatible: not with TensorRT-RTX"),
-        (["--target", "t4", "--attention", "plugin"], "--attention: not with TensorRT-RTX"),
+        (["--target", "h100"], "--target h100: TensorRT-RTX does not compile for this GPU. Choose one or more of t4"),
+        (["--target", "t4", "--version-compatible"], "--version-compatible: it cannot be used with TensorRT-RTX"),
+        (["--target", "t4", "--attention", "plugin"], "--attention: it cannot be used with TensorRT-RTX"),
         (
             ["--target", "t4", "--attention", "plugin", "--calibrator", "tensorrt"],
-            "--calibrator: not with TensorRT-RTX",
+            "--calibrator: it cannot be used with TensorRT-RTX",
         ),
-        (["--target", "a10", "--hardware-compatible", "ampere-plus"], "--hardware-compatible: not with TensorRT-RTX"),
-        (["--target", "t4", "--buckets", "16,128"], "--buckets: not with TensorRT-RTX"),
-        (["--target", "t4", "--optimization-level", "5"], "--optimization-level: not with TensorRT-RTX"),
-        ([], "--backend trt-rtx: for which GPU?"),
+        (
+            ["--target", "a10", "--hardware-compatible", "ampere-plus"],
+            "--hardware-compatible: it cannot be used with TensorRT-RTX",
+        ),
+        (["--target", "t4", "--buckets", "16,128"], "--buckets: it cannot be used with TensorRT-RTX"),
+        (["--target", "t4", "--optimization-level", "5"], "--optimization-level: it cannot be used with TensorRT-RTX"),
+        ([], "--backend trt-rtx: no --target was given"),
     ],
 )
 def test_what_it_lacks_is_refused_in_one_line_before_any_work(built, capsys, options, message):
@@ -100,7 +103,7 @@ def test_what_it_lacks_is_refused_in_one_line_before_any_work(built, capsys, opt
 
 def test_a_target_belongs_to_this_backend_and_float32_to_later_gpus(typed_bundles, capsys):
     assert main(["build", str(typed_bundles["int8"]), "--backend", "trt", "--target", "t4"]) == 2
-    assert "--target t4: only with --backend trt-rtx" in capsys.readouterr().err
+    assert "--target t4: only TensorRT-RTX builds for other GPUs" in capsys.readouterr().err
     assert main(["build", str(typed_bundles["fp32"]), *RTX, "--target", "t4"]) == 2
     assert "--target sm75: TensorRT-RTX computes no float32 GEMM on Turing" in capsys.readouterr().err
 
@@ -116,7 +119,7 @@ def test_without_the_extra_the_graphs_are_kept_and_the_exit_code_is_4(copy, monk
     monkeypatch.setattr(importlib, "import_module", without)
     assert main(["build", str(copy), *RTX, "--target", "l4", "-q"]) == 4
     said = capsys.readouterr().err
-    assert "TensorRT-RTX: not installed. pip install 'encoder-toolchain[rtx]'" in said
+    assert "TensorRT-RTX: it is not installed. Run pip install 'encoder-toolchain[rtx]'" in said
     assert said.count("\n") == 1
     assert open_bundle(copy)
 
@@ -132,7 +135,7 @@ def test_without_a_gpu_no_command_runs_a_plan(built, capsys, command):
 def test_a_truncated_plan_is_refused_by_its_digest(copy, capsys):
     plan = copy / T4.folder / "model.plan"
     plan.write_bytes(plan.read_bytes()[:-1])
-    with pytest.raises(InputError, match="changed since it was built, and a plan is executable code"):
+    with pytest.raises(InputError, match="changed since it was built, so this executable code is not loaded"):
         read_plan(plan, check_plan(plan, T4))
     assert main(["eval", str(copy), *RTX]) == 1
     assert "model.plan: changed since it was built" in capsys.readouterr().err
@@ -187,17 +190,18 @@ def test_a_model_with_activations_of_1e5_is_refused_for_a_t4_on_the_command_line
     assert main(["build", "-m", str(model), "--data", str(sentences), *RTX, "--target", "t4", *choices]) == 3
     said = capsys.readouterr().err.splitlines()[-1]
     assert f"model.{precision}" in said
-    assert "stays in float32, and TensorRT-RTX has no such GEMM for sm75" in said
+    assert "stays in float32, and TensorRT-RTX has no float32 GEMM for sm75" in said
     assert "--target sm86" in said
     assert not list((tmp_path / "b").rglob("model.plan"))
     assert open_bundle(tmp_path / "b")
     assert main(["explain", str(tmp_path / "b"), "--target", "t4"]) == 3
-    assert "has no such GEMM for sm75" in capsys.readouterr().err
+    assert "has no float32 GEMM for sm75" in capsys.readouterr().err
 
 
 def test_a_gemm_beyond_float16_is_refused_for_a_t4_alone(typed_bundles):
     model = graph.load(typed_bundles["fp32"] / "model.onnx")
     to_half(model, [str(linear_layers(model)[5].outputs[0].name)])
-    with pytest.raises(GateError, match=r"stays in float32, and TensorRT-RTX has no such GEMM for sm75 \(1 in all\)"):
+    expected = r"stays in float32, and TensorRT-RTX has no float32 GEMM for sm75 \(number of such GEMMs: 1\)"
+    with pytest.raises(GateError, match=expected):
         refuse_float_gemms(model, "model.fp16.onnx", 75)
     refuse_float_gemms(model, "model.fp16.onnx", 86)

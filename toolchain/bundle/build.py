@@ -1,6 +1,6 @@
-"""A build: from a recipe to a bundle, by the steps in order; a step whose inputs have not changed is skipped.
+"""A build: it runs the steps that make a bundle from a recipe, and skips each step whose inputs have not changed.
 
-The graphs come first. Then an engine for this machine is added to the bundle, if this machine can build one.
+The ONNX graphs are made first. Then TensorRT engines are added to the bundle, if they are wanted and can be built here.
 """
 
 import dataclasses
@@ -63,21 +63,23 @@ Log = Callable[[str], None]
 def build(
     recipe: Recipe, *, steps: Collection[str] | None = None, engine: bool = True, log: Log = lambda line: None
 ) -> BuildRecord:
-    """Build the bundle that a recipe describes, or bring it up to date.
+    """Build the bundle that a recipe describes, or bring it up to date; return a record of what was done.
 
     Args:
-        recipe: the choices.
-        steps: names of STEPS to run; by default those of the recipe's precision.
-        engine: also build engines: for this machine, if `--backend trt` asks for it, or if the recipe names no backend
-            and this machine can; or with `--backend trt-rtx` for its targets.
-        log: takes one line at a time about the progress.
+        recipe: the options of the build.
+        steps: names of the steps to run, from STEPS; by default the steps that the recipe's precision needs.
+        engine: True also builds engines: with `--backend trt-rtx` for each target; with `--backend trt`, or without a
+            backend if that is possible, for the GPU of this machine.
+        log: called with each line of progress.
 
     Raises:
-        ToolchainError: see errors.py. The old bundle is then unchanged, except that graphs made before an engine
-            failed are kept.
+        ToolchainError: see errors.py. An existing bundle is then unchanged; only if an engine cannot be built, the new
+            graphs are kept.
     """
     if recipe.attention in ATTENTIONS:
-        raise UsageError(f"--attention {recipe.attention}: it is for PyTorch in eval. Choose native or plugin.")
+        raise UsageError(
+            f"--attention {recipe.attention}: only eval --backend torch takes this. To build, choose native or plugin."
+        )
     resolved = resolve(recipe, steps)
     profiles = resolved_profiles(resolved)
     views = view_files(resolved.precision, recipe.views)
@@ -93,8 +95,8 @@ def build(
         }
     check_data(resolved)
     if engine and recipe.backend in RELEASES and profiles[-1].length[2] < resolved.max_length:
-        longest = profiles[-1].length[2]
-        log(f"this engine cannot run rows of more than {longest} tokens; the model takes {resolved.max_length}")
+        longest, most = profiles[-1].length[2], resolved.max_length
+        log(f"the engine will take up to {longest} tokens per row, the model {most}. --seq-len or --buckets sets this.")
     with open_writer(resolved.bundle_folder, force=recipe.force, log=log) as made:
         if made.old:
             made.old.require_one_model("build")
@@ -109,12 +111,18 @@ def build(
 
 
 def _wants_engine(recipe: Recipe) -> bool:
-    """Return whether the recipe asks for an engine, or names no backend and allows a GPU."""
+    """Return whether to try to build an engine.
+
+    True if the recipe names a TensorRT backend, or names no backend and does not choose the CPU.
+    """
     return recipe.backend in RELEASES or (recipe.backend is None and recipe.device != "cpu")
 
 
 def _planned(resolved: ResolvedRecipe, engine: bool) -> list[str]:
-    """Return the steps of the engines as a dry run prints them; an empty list if there are none."""
+    """Return the lines for engines that a dry run prints: the folder of each plan, or why no engine can be built.
+
+    The list is empty if no engine is wanted, or if none can be built and the recipe does not ask for one.
+    """
     if not engine or not _wants_engine(resolved.recipe):
         return []
     try:
@@ -124,7 +132,9 @@ def _planned(resolved: ResolvedRecipe, engine: bool) -> list[str]:
 
 
 def build_engine(bundle: Bundle, recipe: Recipe, *, log: Log = lambda line: None) -> BuildRecord:
-    """Build a bundle's engines, or bring them up to date. The checkpoint is not needed.
+    """Build the engines of an existing bundle, or bring them up to date, without its checkpoint.
+
+    Return a record of what was done.
 
     Raises:
         ToolchainError: see errors.py. The bundle is then unchanged.
@@ -144,7 +154,10 @@ def build_engine(bundle: Bundle, recipe: Recipe, *, log: Log = lambda line: None
 
 
 def _with_engine(resolved: ResolvedRecipe, done: BuildRecord, log: Log) -> BuildRecord:
-    """Add the engines to a finished bundle, if they are wanted and can be built; return the new record."""
+    """Add the engines to a finished bundle, if they are wanted and can be built here.
+
+    `done` is the record of the build so far; return it with what this function added.
+    """
     asked = resolved.recipe.backend
     if not _wants_engine(resolved.recipe):
         return done
@@ -162,7 +175,7 @@ def _with_engine(resolved: ResolvedRecipe, done: BuildRecord, log: Log) -> Build
 
 
 def _add_engine(resolved: ResolvedRecipe, machine: Machine, done: BuildRecord, log: Log) -> BuildRecord:
-    """Add the engine for one machine to a finished bundle; return the new record."""
+    """Add the engine for one machine to a finished bundle; return the record `done` with this engine added."""
     folder = machine.tag.folder
     source = machine.release.graphs[resolved.precision]
     views = [source] if source in VIEWS and resolved.recipe.attention != "plugin" else []
@@ -202,25 +215,27 @@ def requantize(
     accept: Callable[[Path], None],
     log: Log = lambda line: None,
 ) -> HealRecord:
-    """Make the INT8 graphs of a bundle again, of healed weights; all else stays, except for plans of the old graphs.
+    """Make the INT8 graphs of a bundle again from the weights that `toolchain heal` found, and return heal's record.
+
+    TensorRT plans that were built from the old INT8 graphs are removed. All other files stay as they are.
 
     Args:
         bundle: the bundle as it was when the weights were healed.
-        resolved: its recipe.
-        weights: float32 by their name in the smoothed graph.
-        record: that of the healing.
-        learnt: digests of the rows that were learnt from.
-        judge: gets the folder of the new version and the record, and returns what the manifest records, or raises.
-        accept: gets that folder when it is a bundle, and raises if the old version is to stay.
-        log: takes one line at a time about the progress.
+        resolved: the bundle's recipe.
+        weights: the healed weights, float32, by their name in the smoothed graph.
+        record: heal's record before it is judged.
+        learnt: digests of the rows that the weights were healed on.
+        judge: called with the folder of the new graphs and `record`; returns the record to keep, or raises.
+        accept: called with the same folder once it is a whole bundle; raises to keep the old version.
+        log: called with each line of progress.
 
     Raises:
-        InputError: the bundle was changed meanwhile.
+        InputError: the bundle was changed while its weights were healed.
         ToolchainError: see errors.py. The bundle is then unchanged.
     """
     with open_writer(bundle.path, log=log) as made:
         if made.old is None or made.old.digest != bundle.digest:
-            raise InputError(f"{bundle.path}: it was changed while it was healed. Heal it again.")
+            raise InputError(f"{bundle.path}: the bundle was changed while it was healed. Run toolchain heal again.")
         views = _views_of(made.old, resolved.precision)
         redone = {HEAL, "quantize", *(VIEWS[file].name for file in views)}
         for name in made.old.manifest["steps"]:
@@ -233,7 +248,7 @@ def requantize(
         made.steps[HEAL]["record"] = found = judge(made.folder, record)
         _retain_plans(made, resolved.precision)
         for name in made.old.manifest["steps"].keys() - made.steps.keys():
-            log(f"{name} is of the old graph and was removed: toolchain build {bundle.path} makes it again")
+            log(f"{name} was made from the old graph and is removed. Make it again with: toolchain build {bundle.path}")
         about = _about_of(made.old)
         about["parity"] = {**about["parity"], "quantize": parity}
         made.finish(about, check=_trial(resolved, accept))
@@ -241,7 +256,7 @@ def requantize(
 
 
 def _trial(resolved: ResolvedRecipe, accept: Callable[[Path], None]) -> Callable[[Path], None]:
-    """Return what checks the folder of a new version, and then lets `accept` see it."""
+    """Return a function that opens the new version of a bundle in a folder, to check it, and then calls `accept`."""
 
     def check(folder: Path) -> None:
         try_bundle(folder, resolved)
@@ -251,19 +266,19 @@ def _trial(resolved: ResolvedRecipe, accept: Callable[[Path], None]) -> Callable
 
 
 def _about_of(old: Bundle) -> dict[str, Any]:  # a manifest, in part
-    """Return the part of a bundle's manifest that the writer does not give."""
+    """Return the keys of a manifest that `BundleWriter.finish` does not write itself: model, task, recipe and so on."""
     keys = ("schema", "sha256", "created", "steps", "artefacts")
     return {key: value for key, value in old.manifest.items() if key not in keys}
 
 
 def _views_of(old: Bundle | None, precision: str) -> list[str]:
-    """Return the views that the old version of a bundle has."""
+    """Return the files of the views (views.py) in this precision that the old version of a bundle has."""
     steps = old.manifest["steps"] if old else {}
     return [file for file, view in VIEWS.items() if view.name in steps and view.precision == precision]
 
 
 def _retain_plans(made: BundleWriter, precision: str) -> None:
-    """Carry over the engines whose graph and ranges are unchanged, for this machine and for others."""
+    """Copy into the new version every engine whose graph and calibration are unchanged, whatever GPU it is for."""
     steps = made.old.manifest["steps"] if made.old else {}
     for name in (name for name in steps if name.startswith(f"{PLANS}/")):
         record = steps[name]["record"]
@@ -288,7 +303,7 @@ def _summary(resolved: ResolvedRecipe, made: BundleWriter, records: Mapping[str,
 
 
 def _about(resolved: ResolvedRecipe, records: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return the part of the manifest that the steps do not give: its model, task, recipe and versions."""
+    """Return the keys of the manifest that describe the whole bundle, such as its model, task, recipe and versions."""
     kept = _kept_recipe(resolved)
     return {
         "model": {
@@ -316,7 +331,7 @@ def _about(resolved: ResolvedRecipe, records: Mapping[str, Mapping[str, Any]]) -
 
 
 def _pooling(source: Source) -> dict[str, PoolingRecord]:
-    """Return the key of the manifest's model that only embeddings have."""
+    """Return the key `pooling` of the manifest's `model` for an embedding model; nothing for other models."""
     pooling, width = source.pooling, source.facts.width
     if pooling is None or width is None:
         return {}
@@ -324,13 +339,13 @@ def _pooling(source: Source) -> dict[str, PoolingRecord]:
 
 
 def _shrunk(source: Source) -> dict[str, ShrinkRecord]:
-    """Return the key of the manifest that only a checkpoint of `toolchain shrink` has."""
+    """Return the key `shrink` of the manifest for a checkpoint that `toolchain shrink` made; nothing for others."""
     record = read_shrink(source.folder)
     return {"shrink": record} if record else {}
 
 
 def _kept_recipe(resolved: ResolvedRecipe) -> dict[str, Any]:  # values of options, as a recipe's TOML may have them
-    """Return the options that the manifest keeps, with absolute paths."""
+    """Return the recipe that the manifest keeps: options other than TRANSIENT, with the paths made absolute."""
     fields = dataclasses.asdict(resolved.recipe)
     paths = ["model", "data", "calib_data", "calibration"]
     kept = {key: value for key, value in fields.items() if value is not None and key not in TRANSIENT}

@@ -1,4 +1,7 @@
-"""Parity of a bundle's graphs with the checkpoint, which PyTorch runs once on each batch for all graphs of a build."""
+"""Parity of a bundle's graphs with the checkpoint: their logits are compared with PyTorch's on the same rows.
+
+PyTorch runs each batch once, and all graphs of a build are compared with the logits that it returned.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ PARITY_ROWS = 32
 
 
 def parity_texts(resolved: ResolvedRecipe) -> list[Text]:
-    """Return texts of the task's train split, or built-in sentences if that would need the hub or is missing."""
+    """Return the first PARITY_ROWS texts of the train split, or built-in sentences if this machine lacks the split."""
     if resolved.has_local_rows:
         with contextlib.suppress(MissingSplitError):  # a folder needs only the splits that a command reads
             return resolved.rows("train").texts[:PARITY_ROWS]
@@ -34,10 +37,10 @@ def parity_texts(resolved: ResolvedRecipe) -> list[Text]:
 def compare_with_checkpoint(
     resolved: ResolvedRecipe, model: Path | ir.Model, *more: Text, halves: bool = False
 ) -> parity.Parity:
-    """Compare a graph with the checkpoint in PyTorch, both on the CPU, on `parity_texts` and `more`.
+    """Compare a graph in ONNX Runtime with the checkpoint in PyTorch on `parity_texts` and the texts `more`.
 
-    ONNX Runtime computes float16 nodes in float32 on a CPU. With `halves`, their results are rounded to float16, as on
-    a GPU.
+    Both run on the CPU, where ONNX Runtime computes float16 nodes in float32. With `halves`, the results of these nodes
+    are rounded to float16, as on a GPU.
 
     Raises:
         InputError: the checkpoint or the graph cannot run the rows.
@@ -58,14 +61,19 @@ def compare_with_checkpoint(
         raise
     except Exception as error:  # each model and each operator raises another one
         raise InputError(
-            f"{resolved.source.name}: the model or its graph cannot run rows of {tokens.lengths.min()} to "
-            f"{tokens.lengths.max()} tokens ({type(error).__name__}; see -v). Choose another --max-length or model."
+            f"{resolved.source.name}: the model or its graph failed on rows of {tokens.lengths.min()} to "
+            f"{tokens.lengths.max()} tokens ({type(error).__name__}; run again with -v for the traceback). "
+            "Choose another --max-length or model."
         ) from error
 
 
 @contextlib.contextmanager
 def _checkpoint(resolved: ResolvedRecipe) -> Iterator[Infer]:
-    """Yield the checkpoint in PyTorch on the CPU, which is loaded at the first batch that no earlier graph ran."""
+    """Yield a function that returns PyTorch's logits of a batch, computed on the CPU.
+
+    If an earlier graph was compared on the same batch, its logits are reused. The checkpoint is loaded only when the
+    first new batch comes.
+    """
     with contextlib.ExitStack() as stack:
         opened: list[Infer] = []
 

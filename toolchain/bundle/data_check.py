@@ -1,4 +1,4 @@
-"""The check of the data before a build: columns, labels and splits, in seconds, so that no long step is in vain."""
+"""The check of the data before a build: wrong columns, labels or splits are found before the first long step."""
 
 import logging
 
@@ -11,18 +11,18 @@ from toolchain.records.calibration import OverlapRecord
 
 log = logging.getLogger(__name__)
 
-# Rows that are tokenized to count those that are too long: enough for a share of 1 %, and done in a second.
+# Rows that are tokenized to count those that are too long: enough to see a fraction of 1 %, and done in a second.
 CUT_ROWS = 2048
 
 
 def check_data(resolved: ResolvedRecipe) -> None:
-    """Read the rows that the build and its evaluation need, and warn of what is probably not meant.
+    """Read the rows of a build to find faults in them, and warn of truncated rows and of rows that two splits share.
 
-    On this machine, all of them are read: the train split and the split to evaluate, as far as they exist, whether the
-    precision needs rows or not. Of the hub's, only those that the build itself needs.
+    If the data is on this machine, the train split and the split to evaluate are read, even if the precision needs no
+    rows; one of the two may be missing. From the hub, only the rows that the build itself needs are read.
 
     Raises:
-        InputError: there is neither split, a cell or a label cannot be read, or too few rows are left to calibrate
+        InputError: both splits are missing, a cell or a label cannot be read, or there are too few rows to calibrate
             with.
         ToolchainError: see errors.py.
     """
@@ -44,8 +44,10 @@ def _read_calibration_rows(resolved: ResolvedRecipe) -> None:
     except ToolchainError as error:
         if recipe.precision:
             raise
-        text = f"{error} INT8, the default without a GPU, needs rows to calibrate with: --data DIR"
-        raise type(error)(f"{text}; --precision fp16 needs none.") from error
+        text = f"{error} INT8, the default precision without a GPU, needs rows to calibrate with"
+        raise type(error)(
+            f"{text}. Give them with --data DIR, or choose --precision fp16, which needs none."
+        ) from error
 
 
 def _check_splits(resolved: ResolvedRecipe) -> None:
@@ -68,12 +70,12 @@ def _check_splits(resolved: ResolvedRecipe) -> None:
 
 
 def _warn_of_cut(resolved: ResolvedRecipe, rows: Rows) -> None:
-    """Warn of rows that are longer than the truncation length, of a sample if there are many rows."""
+    """Warn if rows are longer than the truncation length. At most CUT_ROWS rows, drawn at random, are looked at."""
     sample = rows.sample(CUT_ROWS, seed=resolved.recipe.seed)
     cut = int(resolved.find_cut(sample.texts, resolved.encode(sample.texts).lengths).sum())
     if cut:
         log.warning(
-            "%s: %d of %d%s rows are longer than --max-length %d, and the model does not see their ends",
+            "%s: %d of %d%s rows are longer than --max-length %d tokens, so they are truncated",
             rows.source,
             cut,
             len(sample),
@@ -83,17 +85,20 @@ def _warn_of_cut(resolved: ResolvedRecipe, rows: Rows) -> None:
 
 
 def warn_of_overlap(overlap: OverlapRecord | None, resolved: ResolvedRecipe, *, left_out: bool) -> None:
-    """Warn of rows that stand in the train split and in the evaluated split."""
+    """Warn if some texts are in both the train split and the evaluated split.
+
+    `left_out` tells whether the build calibrates without these rows, which the warning then says.
+    """
     if not overlap:
         return
     split = resolved.recipe.split
     log.warning(
-        "%d of %d train rows also stand in %s%s. %d of %d %s rows (%.1f %%) also stand in train: what a model scores "
-        "on them says little about new rows.",
+        "%d of %d train rows are also in %s%s. %d of %d %s rows (%.1f %%) are also in train, so a score on them says "
+        "little about new rows.",
         overlap["left_out"],
         overlap["train_rows"],
         split,
-        ", and are not calibrated with" if left_out else "",
+        ", and are not used for calibration" if left_out else "",
         overlap["evaluated_in_train"],
         overlap["evaluated_rows"],
         split,

@@ -1,9 +1,10 @@
-"""The scales of an INT8 engine on the plugin path: a calibration cache from our ranges or TensorRT 10's calibrator.
+"""The scales of an INT8 engine on the plugin path (engine_step.py), which TensorRT 10 reads from a calibration cache.
 
-TensorRT's calibrator needs two networks. Plugins of variable length cannot be calibrated, and those of fixed length fit
-neither ONNX's convolutions nor, in INT8, a head size of 32. So a static FP32 network with fixed-length plugins is
-calibrated, as in NVIDIA's BERT sample, and its cache gives the scales of the network that is built. Both networks take
-the names of their tensors from one table (graph/encoder.py).
+The cache is written from the ranges in calibration.json or by TensorRT's calibrator. The calibrator needs two networks.
+Plugins of variable length cannot be calibrated. Plugins of fixed length can, but they do not work with ONNX's
+convolutions nor, in INT8, with a head size of 32. So a static FP32 network with fixed-length plugins is calibrated, as
+in NVIDIA's BERT sample, and its cache gives the scales of the network that is built. The tensors of both networks have
+the same names, which are defined in graph/encoder.py.
 """
 
 from collections.abc import Iterator
@@ -31,14 +32,18 @@ from toolchain.records.calibration import CacheOrigin, CacheRecord, CalibratorRo
 
 CACHE = "calibration.cache"
 
+SEE_LOG = "Build again with -vv to see TensorRT's log."
+
 
 def find_scales(
     resolved: ResolvedRecipe, staging: Path, trt: Any, tag: Tag, encoder: Encoder, profile: Profile, device: str
 ) -> bytes:
-    """Return the calibration cache of the engine, and write it with its record beside the plan.
+    """Return the content of the engine's calibration cache, and write it, with its record, beside the plan.
+
+    The cache comes from `own_ranges`, from the file that --calibration names, or from TensorRT's calibrator.
 
     Raises:
-        InputError: a cache that was given does not fit, or TensorRT's calibration is incomplete.
+        InputError: the given cache belongs to another model or version, or TensorRT's calibration is incomplete.
     """
     recipe, needed = resolved.recipe, tensor_names(encoder)
     target = staging / tag.folder / CACHE
@@ -75,10 +80,11 @@ def find_scales(
 
 
 def own_ranges(resolved: ResolvedRecipe, staging: Path, encoder: Encoder) -> dict[str, float]:
-    """Return the amax of every tensor of the table, from calibration.json and one more pass over the rows.
+    """Return tensor name -> amax for every tensor of the encoder that needs a scale (`tensor_names`).
 
-    TensorRT does not run a GEMM in INT8 if an input or the output has no scale. The inputs are calibrated. The outputs
-    stay in float16, so for them the largest |x| is enough.
+    TensorRT runs a GEMM in INT8 only if its inputs and its output have scales. The amax of the inputs comes from
+    calibration.json. The outputs stay in float16, so the largest |x| over the calibration rows is enough for them. This
+    function measures it in one more pass over these rows.
 
     Raises:
         InputError: calibration.json or the rows are missing, or belong to another graph.
@@ -86,8 +92,8 @@ def own_ranges(resolved: ResolvedRecipe, staging: Path, encoder: Encoder) -> dic
     calibration = read_calibration(staging / "calibration.json")
     if calibration.smoothing:
         raise InputError(
-            "calibration.json: its ranges are those of a smoothed graph, and the graph with plugins has no smoothing. "
-            "Calibrate without --smooth and auto, or give --calibrator tensorrt."
+            "calibration.json: its ranges belong to a smoothed graph, but the graph with plugins is not smoothed. "
+            "Leave out --smooth and --calib-method auto, or give --calibrator tensorrt."
         )
     found = plugin_ranges(encoder, calibration.ranges)
     names = {
@@ -106,21 +112,21 @@ def own_ranges(resolved: ResolvedRecipe, staging: Path, encoder: Encoder) -> dic
 def calibrate_static(
     resolved: ResolvedRecipe, trt: Any, encoder: Encoder, profile: Profile, device: str
 ) -> tuple[bytes, CalibratorRows]:
-    """Let TensorRT calibrate the static network on the calibration rows; return its cache and a record of the rows.
+    """Calibrate the static network with TensorRT; return the cache that it wrote and a record of the rows that it read.
 
-    Rows are truncated and padded to the profile's OPT shape, because TensorRT always reads that number of bytes. The
+    Rows are truncated and padded to the OPT shape of `profile`, because TensorRT always reads that number of bytes. The
     plugins leave padding out of attention, but padded positions do enter TensorRT's histograms.
 
     Raises:
-        InputError: there are fewer rows than one batch, or TensorRT writes no cache or stops early.
+        InputError: there are fewer rows than one batch, TensorRT wrote no cache, or it did not read all batches.
     """
     rows = resolved.calibration_rows
     size, length = profile.batch[1], profile.length[1]
     batches = list(_batches(resolved, size, length, with_types=encoder.types is not None))
     if not batches:
         raise InputError(
-            f"{rows.source}: {len(rows)} rows, and a batch has {size}. "
-            "Give more (--calib-samples), or a smaller --batch-size."
+            f"{rows.source}: {len(rows)} calibration rows do not fill one batch of {size} rows. "
+            "Give more rows (--calib-samples), or a smaller --batch-size."
         )
     builder = Builder(trt, "calibration network")
     network = builder.empty(strongly_typed=False)
@@ -138,11 +144,10 @@ def calibrate_static(
         builder.calibrate(network, calibrator)
     del network_weights  # the network reads weights from it until here
     if calibrator.cache_written is None:
-        raise InputError(f"calibration: TensorRT wrote no cache ({builder.messages.first_error}). See -vv.")
+        raise InputError(f"calibration: TensorRT wrote no cache ({builder.messages.first_error}). {SEE_LOG}")
     if calibrator.batches_seen != len(batches):
         raise InputError(
-            f"calibration: TensorRT took {calibrator.batches_seen} of {len(batches)} batches, so its ranges are not "
-            "those of your rows. See -vv."
+            f"calibration: TensorRT read only {calibrator.batches_seen} of {len(batches)} batches. {SEE_LOG}"
         )
     fed: CalibratorRows = {
         "rows": len(batches) * size,
@@ -155,7 +160,11 @@ def calibrate_static(
 
 
 def _batches(resolved: ResolvedRecipe, size: int, length: int, *, with_types: bool) -> Iterator[Batch]:
-    """Yield full batches for the static network: ids int32 [length, size] and lengths int32 [size, 1]."""
+    """Yield full batches of calibration rows as inputs of the static network.
+
+    A batch has `input_ids`, and `token_type_ids` if `with_types`, int32 [length, size], and `lengths`, the number of
+    tokens of each row, int32 [size, 1].
+    """
     tokens = resolved.encoder_of(length)(resolved.head.sequences(resolved.calibration_rows.texts))
     for start in range(0, len(tokens) - size + 1, size):
         rows = np.arange(start, start + size)

@@ -1,14 +1,15 @@
-"""The engine of a bundle: the last step of a build, on a machine with a GPU and TensorRT, or with TensorRT-RTX alone.
+"""The step that builds a TensorRT engine and adds its plan (the serialised engine) to a bundle; the last of a build.
 
-There are two paths to a plan:
+It needs a GPU and TensorRT, or TensorRT-RTX, which needs no GPU. There are two paths to a plan:
 
-native  The typed graph is built strongly typed, and TensorRT fuses attention itself. TensorRT 10 and 11 can do this,
-        and TensorRT-RTX, which needs no GPU for it.
-plugin  A graph without padding is built, in which NVIDIA's plugins compute attention. FP16 is strongly typed. INT8
-        takes its scales from a calibration cache, which only TensorRT 10 reads. The cache is made from our own ranges,
-        or by TensorRT's entropy calibrator on a static network with the same tensor names.
+native  The plan is built from a typed graph: an ONNX graph whose tensor types and Q/DQ nodes state the type in which
+        each node is computed. TensorRT 10 and 11 and TensorRT-RTX build it as a strongly typed network and fuse
+        attention themselves.
+plugin  The plan is built from a graph without padding, in which NVIDIA's plugins compute attention. In FP16 the network
+        is strongly typed. In INT8 the scales come from a calibration cache, which only TensorRT 10 reads. The cache is
+        made from the ranges in calibration.json, or by TensorRT's entropy calibrator (engine_scales.py).
 
-An INT8 or FP8 engine that has no GEMM in that type is refused after its build.
+An engine that was asked for in INT8 or FP8 is refused after its build if TensorRT computes no GEMM in that type.
 """
 
 import dataclasses
@@ -69,23 +70,23 @@ REFUSED = Path("engines/build/.refused")
 
 
 def resolved_profiles(resolved: ResolvedRecipe) -> list[Profile]:
-    """Return the optimisation profiles that a recipe asks for.
+    """Return the optimisation profiles that `--batch-size`, `--seq-len` and `--buckets` describe.
 
     Raises:
-        UsageError: an option cannot be read, or exceeds the model's length.
+        UsageError: one of these options cannot be read, or has rows longer than the model takes.
     """
     recipe = resolved.recipe
     return make_profiles(recipe.batch_size, recipe.seq_len, recipe.buckets, max_length=resolved.max_length)
 
 
 def compile_plan(resolved: ResolvedRecipe, made: BundleWriter, machine: Machine) -> PlanRecord:
-    """Build the plan for a machine into the writer's folder, or carry it over; return its record.
+    """Build a machine's plan, or keep the old plan if it is current; return the content of plan.json.
 
     Raises:
-        GateError: a GEMM needs float32, which the target lacks.
-        InputError: TensorRT cannot parse the graph, returns no plan, or an INT8 plan without INT8 GEMMs.
+        GateError: a GEMM must stay in float32, and the target cannot compute it.
+        InputError: TensorRT cannot parse the graph or returns no plan, or a quantized plan has no quantized GEMM.
         MachineError: memory ran out, or this TensorRT lacks a feature that was asked for.
-        UsageError: an option excludes this GPU.
+        UsageError: an option of the engine cannot be used on this GPU.
     """
     recipe, folder = resolved.recipe, machine.tag.folder
     options = Options(
@@ -97,8 +98,8 @@ def compile_plan(resolved: ResolvedRecipe, made: BundleWriter, machine: Machine)
     source = "model.onnx" if recipe.attention == "plugin" else machine.release.graphs[resolved.precision]
     if source not in made.artefacts:
         raise InputError(
-            f"{resolved.bundle_folder}: lacks {source}, which {machine.release.name} is built from. Build the bundle "
-            "again with this version."
+            f"{resolved.bundle_folder}: the bundle lacks {source}, which an engine of {machine.release.name} is built "
+            "from. Build the bundle again with this version."
         )
     about: PlanSource = {
         "precision": resolved.precision,
@@ -129,7 +130,10 @@ def compile_plan(resolved: ResolvedRecipe, made: BundleWriter, machine: Machine)
 
 
 def _calibration_key(resolved: ResolvedRecipe, made: BundleWriter) -> EngineCalibration | None:
-    """Return the source of the scales of an INT8 engine on the plugin path; None for other engines."""
+    """Return where the scales of an INT8 engine on the plugin path come from: digests of the cache, rows or ranges.
+
+    The engine is built again if a digest changes. The result is None for other engines, with scales in the graph.
+    """
     recipe = resolved.recipe
     if recipe.attention != "plugin" or resolved.precision != "int8":
         return None
@@ -145,25 +149,30 @@ def _calibration_key(resolved: ResolvedRecipe, made: BundleWriter) -> EngineCali
 
 
 def _not_as_asked(built: Built, file: Path, steps: dict[str, StepRecord], precision: str) -> list[str]:
-    """Return what TensorRT-RTX did not do as a typed graph asks."""
+    """Return one sentence for each point in which TensorRT-RTX's kernels differ from what the typed graph asks for.
+
+    An example is a GEMM that has Q/DQ nodes but is computed in float16.
+    """
     asked = wanted(graph.load(file), quantized_gemms(steps, precision), beyond_float16(steps))
     return judge(parse_kernels(built.messages.layer_lists[0]), asked)
 
 
-# An engine, its inputs as plan.json has them, and the tensors that must have a scale.
+# A built engine, its inputs as plan.json describes them, and the names of the tensors that must have a scale.
 Made = tuple[Built, PlanInputs, set[str]]
 
 
 def _native(
     resolved: ResolvedRecipe, steps: Mapping[str, StepRecord], staging: Path, machine: Machine, options: Options
 ) -> Made:
-    """Build the typed graph unchanged."""
+    """Build an engine on the native path: from the typed graph as it is, without plugins."""
     file = machine.release.graphs[resolved.precision]
     model = graph.load(staging / file)
     major = major_of(machine.tag.tensorrt)
     unknown = check_operators(model, major=major) if has_table(major) else []
     if unknown:
-        raise InputError(f"{file}: TensorRT {machine.tag.tensorrt} has no parser for {unknown[0]}. Report this bug.")
+        raise InputError(
+            f"{file}: TensorRT {machine.tag.tensorrt} cannot parse it: {unknown[0]}. Report this as a bug."
+        )
     if machine.release.cross and resolved.precision != "fp32":
         refuse_float_gemms(model, file, machine.tag.sm)
     beyond = beyond_float16(steps)
@@ -184,37 +193,43 @@ def _native(
 
 
 def warn_of_sums(file: str, steps: Mapping[str, StepRecord]) -> None:
-    """Log a warning if the steps of a build found GEMMs of the INT8 graph whose integer sums exceed float16."""
+    """Log a warning if GEMMs of the INT8 graph `file` have integer sums that are too large for float16.
+
+    The step `quantize` measured these sums; its record is in `steps`.
+    """
     record: QuantizeRecord | None = steps["quantize"]["record"] if "quantize" in steps else None
     if record and (sums := typed_view(record)[1].get("large_sums")):
         log.warning("%s: %s.", file, describe_sums(sums))
 
 
 def refuse_float_gemms(model: ir.Model, file: str, sm: int) -> None:
-    """Refuse a typed graph for Turing of which a GEMM stays in float32, because its values exceed float16.
+    """Raise an error if a typed graph has GEMMs in float32 and is to be compiled for a Turing GPU.
+
+    `sm` is the compute capability of the GPU times ten: 75 for Turing. TensorRT-RTX has no float32 GEMM
+    for Turing. Such GEMMs stay in float32 because their values exceed float16.
 
     Raises:
-        GateError: it names the first such GEMM.
+        GateError: the graph has such GEMMs; the message names the first one.
     """
     gemms = float_gemms(model) if sm == TURING else []
     if gemms:
         raise GateError(
-            f"{file}: {gemms[0]} reads or computes values beyond float16, so it stays in float32, and TensorRT-RTX "
-            f"has no such GEMM for sm{TURING} ({len(gemms)} in all). Choose a later GPU (--target sm86), or TensorRT "
-            "10 or 11 on that GPU (--backend trt)."
+            f"{file}: {gemms[0]} reads or computes values too large for float16, so it stays in float32, and "
+            f"TensorRT-RTX has no float32 GEMM for sm{TURING} (number of such GEMMs: {len(gemms)}). Choose a later GPU "
+            "(--target sm86), or build with TensorRT 10 or 11 on the GPU itself (--backend trt)."
         )
 
 
 def _plugin(
     resolved: ResolvedRecipe, steps: Mapping[str, StepRecord], staging: Path, machine: Machine, options: Options
 ) -> Made:
-    """Build the graph without padding, with attention in plugins."""
+    """Build an engine on the plugin path: from a graph without padding, in which plugins compute attention."""
     trt, integer = machine.trt, resolved.precision == "int8"
     assert machine.device is not None, "a release without a GPU has no plugins"
     if integer and not has_implicit_int8(trt):
         raise MachineError(
-            f"--attention plugin: TensorRT {machine.tag.tensorrt} takes scales from the graph alone, so plugins "
-            "cannot be INT8. Leave it out (Q/DQ and TensorRT's own fusion), or install TensorRT 10."
+            f"--attention plugin: TensorRT {machine.tag.tensorrt} reads no calibration cache, which INT8 plugins need. "
+            "Leave the option out, so that TensorRT fuses attention itself, or install TensorRT 10."
         )
     encoder = parse_encoder(graph.load(staging / "model.onnx"))
     check_packable(encoder, max_length=resolved.max_length, sm=machine.tag.sm, precision=resolved.precision)
@@ -243,23 +258,30 @@ def _plugin(
 
 
 def _fault(built: Built, precision: str, needed: set[str]) -> str | None:
-    """Return why an engine must be refused, or None. A type that the inspector does not report is not a reason."""
+    """Return why a built engine must be refused; None if it need not be.
+
+    The reasons are a tensor in `needed` without a scale, and a quantized precision in which no GEMM is computed. If
+    TensorRT's inspector does not report the types of GEMMs, the engine is not refused, but a warning is logged.
+    """
     if lost := sorted(needed & set(built.messages.missing_scales)):
-        return f"TensorRT finds no scale for {lost[0]} ({len(lost)} missing)."
+        return f"TensorRT found no scale for {len(lost)} tensors, the first of them {lost[0]}."
     layers = built.summary
     found = layers.get("fp8_products") if precision == "fp8" else layers["int8_products"]
     if precision not in QUANTIZED or layers["products"] is None or found:
         return None
     if layers["unknown_products"]:
-        log.warning("the inspector does not report the types of %d GEMMs", layers["unknown_products"])
+        log.warning(
+            "TensorRT's engine inspector does not report the types of %d GEMMs, so they were not checked",
+            layers["unknown_products"],
+        )
         return None
     missing = len(built.messages.missing_scales)
     kind = QUANTIZED[precision].title
-    return f"{kind} was asked for, and the engine has no GEMM in {kind} ({missing} tensors without a scale)."
+    return f"{kind} was asked for, but the engine computes no GEMM in {kind} ({missing} tensors have no scale)."
 
 
 def _evidence(built: Built, machine: Machine) -> str:
-    """Keep the layers and the log of an engine that was refused; return the advice, which names their folder."""
+    """Save the layers and the log of a refused engine in a folder; return the advice that ends the error message."""
     folder = REFUSED / Path(machine.tag.folder).name
     write_text(folder / LAYERS, built.layers)
     write_json(
@@ -272,13 +294,13 @@ def _evidence(built: Built, machine: Machine) -> str:
             "warnings": built.messages.warnings,
         },
     )
-    return f"Build --precision fp16 instead, and report this with {folder}."
+    return f"Build with --precision fp16 instead, and report this with the files in {folder}."
 
 
 def _timing(machine: Machine) -> Path | None:
-    """Return the file of the timing cache for this GPU model and this TensorRT, so kernels are timed only once.
+    """Return the path of TensorRT's timing cache for this GPU model and version, so that kernels are timed only once.
 
-    It is None without a GPU, on which kernels could be timed.
+    It is None if the plan is compiled without a GPU, because no kernel is timed then.
     """
     if machine.gpu is None:
         return None

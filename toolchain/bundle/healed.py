@@ -1,7 +1,8 @@
-"""The healed weights of an INT8 bundle: what `toolchain heal` chose, from which its INT8 graphs are made.
+"""The healed weights of an INT8 bundle: weights that `toolchain heal` adjusted to make the INT8 graphs more accurate.
 
-They are the float32 weights of the smoothed graph, in a file of their own. model.onnx keeps the checkpoint's weights,
-because it is the reference, and so does an INT8 graph that healing did not help.
+They are float32 weights of the smoothed graph (model.onnx after SmoothQuant), and are stored in a file of their own.
+model.onnx keeps the checkpoint's weights, because it is the reference. An INT8 graph that healing did not improve keeps
+them too.
 """
 
 import logging
@@ -26,19 +27,20 @@ log = logging.getLogger(__name__)
 STEP = "heal"
 FILE = "healed.safetensors"
 
-# Weights are healed for these files, and belong to no others.
+# Healed weights fit only these versions of these files.
 MADE_OF = ("model.onnx", "calibration.json")
 
-# The graphs that can have healed weights. Views and engines are made as the one for TensorRT is.
+# The graphs that can have healed weights. Views and engines have the weights of the graph for TensorRT.
 OF_CPU, OF_TENSORRT = GRAPHS = ("model.int8.cpu.onnx", "model.int8.onnx")
 
 
 def add_healed(
     made: "BundleWriter", weights: Mapping[str, Array], record: HealRecord, learnt: Iterable[str]
 ) -> HealRecord:
-    """Write healed weights, float32 by their name in the smoothed graph, as a step of a new version of a bundle.
+    """Write healed weights into the new version of a bundle, as its step `heal`, and return the step's record.
 
-    `learnt` are the digests of the rows that they were rounded, chosen or trained on.
+    `weights` are float32, by their name in the smoothed graph. `learnt` are the digests of the rows that the weights
+    were rounded, chosen or trained on.
     """
     from safetensors.numpy import save
 
@@ -51,19 +53,19 @@ def add_healed(
 
 
 def graph_of(file: str) -> str:
-    """Return the one of GRAPHS that an INT8 file of a bundle is, or is made of."""
+    """Return the INT8 graph, one of GRAPHS, whose weights an INT8 file has, such as a view (views.py) or a plan."""
     return OF_CPU if file == OF_CPU else OF_TENSORRT
 
 
 def healed_graphs(steps: Mapping[str, StepRecord]) -> frozenset[str]:
-    """Return the graphs of a bundle with these steps that have healed weights; none without any."""
+    """Return the names of a bundle's graphs that have healed weights, from its records of steps; may be empty."""
     return frozenset(steps[STEP]["record"].get("graphs", GRAPHS)) if STEP in steps else frozenset()
 
 
 def carry_healed(made: "BundleWriter") -> str | None:
-    """Carry the healed weights of the old version over if its graph and ranges are still the same.
+    """Copy the healed weights of a bundle's old version to the new one, if model.onnx and the ranges are unchanged.
 
-    Return a digest of them and of the graphs that have them; None if the bundle has none.
+    Return a digest of the weights and of the names of the graphs that have them; None if there are no healed weights.
     """
     if STEP not in made.steps:
         known = made.old.manifest["steps"].get(STEP) if made.old else None
@@ -71,7 +73,8 @@ def carry_healed(made: "BundleWriter") -> str | None:
             return None
         if known["record"]["made_of"] != made_of(made.artefacts):
             log.warning(
-                "its healed weights are of another graph or other ranges, and are dropped: heal the bundle again"
+                "the bundle's healed weights belong to another graph or to other ranges and are removed. "
+                "Run toolchain heal again"
             )
             return None
         if not made.retain(STEP):
@@ -81,22 +84,22 @@ def carry_healed(made: "BundleWriter") -> str | None:
 
 
 def made_of(artefacts: Mapping[str, str]) -> dict[str, str]:
-    """Return the digests of the files that healed weights belong to."""
+    """Return the digests of the files MADE_OF, by file name; healed weights fit only these versions of the files."""
     return {name: artefacts[name] for name in MADE_OF}
 
 
 def healed_of(
     folder: Path, artefacts: Mapping[str, str], steps: Mapping[str, StepRecord], graph: str
 ) -> dict[str, Array] | None:
-    """Return the weights that one of GRAPHS has in a bundle with `artefacts` and `steps`; None for the checkpoint's.
+    """Return the healed weights of `graph`, one of GRAPHS, by name; None if this graph has the checkpoint's weights.
 
-    For errors, see `_read`.
+    `artefacts` and `steps` are the keys of the bundle's manifest. For errors, see `_read`.
     """
     return _read(folder / FILE, artefacts[FILE]) if FILE in artefacts and graph in healed_graphs(steps) else None
 
 
 def _read(file: Path, sha256: str) -> dict[str, Array]:
-    """Return healed weights from their file.
+    """Return healed weights, by name, from their file, whose digest must be `sha256`.
 
     Raises:
         InputError: the file is missing, or differs from its digest.
@@ -107,15 +110,17 @@ def _read(file: Path, sha256: str) -> dict[str, Array]:
 
 
 def put_weights(model: "ir.Model", weights: Mapping[str, Array]) -> None:
-    """Put weights in the place of those of a smoothed graph.
+    """Replace weights of a smoothed graph, in place, by the given weights of the same names.
 
     Raises:
-        InputError: the graph lacks one of the name and shape.
+        InputError: the graph has no weight of one of these names and its shape.
     """
     import onnx_ir as ir
 
     for name, array in weights.items():
         value = model.graph.initializers.get(name)
         if value is None or value.const_value is None or tuple(value.const_value.shape.numpy()) != array.shape:
-            raise InputError(f"{FILE}: {name} is not a weight of this graph. Heal the bundle again.")
+            raise InputError(
+                f"{FILE}: the graph has no weight {name} of this shape. Run toolchain heal on the bundle again."
+            )
         value.const_value = ir.tensor(array, name=name)

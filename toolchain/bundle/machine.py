@@ -1,4 +1,4 @@
-"""What engines are built for: the GPU and the TensorRT of this machine, or a GPU that TensorRT-RTX compiles for."""
+"""The GPUs that engines are built for: the GPU of this machine, or with TensorRT-RTX any of its targets."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -17,10 +17,12 @@ from toolchain.runtimes.device import choose_device
 
 @dataclass(frozen=True)
 class Machine:
-    """A GPU and a release of TensorRT: its module, and the tag of the plans that run there.
+    """A GPU and the TensorRT that builds a plan for it.
 
-    `gpu` is the GPU's name, `cuda` the CUDA version of its driver, `device` its number here, such as cuda:0. They are
-    None if plans are compiled for a GPU that this machine need not have.
+    `trt` is the Python module of TensorRT. `tag` has the GPU's compute capability and the version of TensorRT.
+
+    `gpu` is the GPU's name, `cuda` the CUDA version of its driver, and `device` its name on this machine, such as
+    cuda:0. All three are None if the plan is compiled for a GPU that this machine need not have.
     """
 
     trt: Any  # the module of the release, which has no types
@@ -31,16 +33,16 @@ class Machine:
 
     @property
     def release(self) -> Release:
-        """The release of TensorRT."""
+        """The entry of RELEASES for the TensorRT that the module `trt` provides."""
         return release_of(self.trt)
 
 
 def find_machine(device: str, backend: str = "trt") -> Machine:
-    """Return the GPU of this machine, and the TensorRT that a backend of RELEASES uses.
+    """Return this machine's GPU `device`, with the installed TensorRT of `backend`, a key of RELEASES.
 
     Raises:
-        MachineError: one of them is missing, or the GPU is too old.
-        UsageError: the device's name is unknown, or it is the CPU.
+        MachineError: the GPU or TensorRT is missing, or the GPU is too old for it.
+        UsageError: `device` is unknown, or the CPU.
     """
     name = RELEASES[backend].name
     if device == "cpu":
@@ -51,18 +53,18 @@ def find_machine(device: str, backend: str = "trt") -> Machine:
     with open_gpu(place) as gpu:
         if gpu.sm < TURING:  # the oldest architecture that TensorRT 10 and 11 build for
             raise MachineError(
-                f"{gpu.name}: compute capability {gpu.sm // 10}.{gpu.sm % 10}, and {name} needs 7.5 (Turing). "
-                "Use another GPU, or --backend ort."
+                f"{gpu.name}: its compute capability is {gpu.sm // 10}.{gpu.sm % 10}, but {name} needs 7.5 (Turing) or "
+                "later. Use another GPU, or --backend ort."
             )
         return Machine(trt, Tag(gpu.sm, trt.__version__, backend), gpu.name, gpu.cuda, place)
 
 
 def find_targets(recipe: Recipe) -> list[Machine]:
-    """Return what the engines of a recipe are built for: its `--target`s, or this machine.
+    """Return one machine for each engine that a recipe asks for: its `--target`s, or else the GPU of this machine.
 
     Raises:
         MachineError: this machine lacks TensorRT, or a GPU where one is needed.
-        UsageError: see `check_engine_options`.
+        UsageError: a target is unknown, or TensorRT-RTX needs a target because this machine has no GPU.
     """
     backend = recipe.backend or "trt"
     if not RELEASES[backend].cross:
@@ -73,52 +75,67 @@ def find_targets(recipe: Recipe) -> list[Machine]:
     try:
         sm = find_machine(recipe.device, backend).tag.sm
     except MachineError as error:
-        raise UsageError(f"--backend {backend}: for which GPU? ({error}) Name it, such as --target t4.") from error
+        raise UsageError(
+            f"--backend {backend}: no --target was given, and this machine has no GPU that can be used ({error}) "
+            "Name the GPU to compile for, such as --target t4."
+        ) from error
     return [Machine(trt, Tag(parsed, trt.__version__, backend)) for parsed in parse_targets(trt, f"sm{sm}")]
 
 
 def check_precision(machine: Machine, precision: str) -> None:
-    """Refuse a precision that a GPU lacks, or that its release of TensorRT has no graph for.
+    """Raise an error if a machine's GPU or its TensorRT cannot run a precision.
 
     Raises:
-        MachineError: it says what the precision needs.
+        MachineError: the message says which GPU or TensorRT the precision needs.
     """
     if precision not in machine.release.graphs:
         raise MachineError(
-            f"--precision {precision}: {machine.release.name} does not take it. Install TensorRT 10 or 11."
+            f"--precision {precision}: {machine.release.name} does not support it. Install TensorRT 10 or 11."
         )
     require_units(precision, machine.tag.sm, machine.gpu or f"--target sm{machine.tag.sm}")
 
 
 def _require_units_of(target: str | None, precision: str) -> None:
-    """Refuse a precision that a named target lacks; that no release compiles for one before Turing is said later."""
+    """Raise an error if a GPU in `--target` cannot compute in this precision.
+
+    Targets before Turing are skipped here: `parse_targets` refuses them, with a message that fits better.
+    """
     for sm in named_targets(target or ""):
         if sm >= TURING:
             require_units(precision, sm, f"--target sm{sm}")
 
 
 def check_engine_options(recipe: Recipe, *, precision: str) -> None:
-    """Refuse options of an engine that its release lacks, before any work is done.
+    """Raise an error, before any work is done, if a recipe has engine options that its backend's TensorRT lacks.
 
-    A release that is not installed is not an error here.
+    TensorRT itself need not be installed for this check.
 
     Raises:
-        MachineError: a target lacks the precision.
-        UsageError: naming the option, or a target that the release does not compile for.
+        MachineError: a target cannot compute in the precision.
+        UsageError: an option is not supported, or TensorRT-RTX does not compile for a target. The message names it.
     """
     release = RELEASES.get(recipe.backend or "trt")
     _require_units_of(recipe.target, precision)
     if recipe.target is not None and not (release and release.cross):
-        raise UsageError(f"--target {recipe.target}: only with --backend trt-rtx. Add it.")
+        raise UsageError(
+            f"--target {recipe.target}: only TensorRT-RTX builds for other GPUs than this machine's. "
+            "Add --backend trt-rtx, or leave --target out."
+        )
     if precision == "fp8" and recipe.residual == "int8":
-        raise UsageError("--residual int8: not in FP8. Give --residual float16 with --precision fp8.")
+        raise UsageError(
+            "--residual int8: it cannot be used with --precision fp8. Give --residual float16, or leave the option out."
+        )
     if release is None:
         return
     if precision == "fp8" and recipe.attention == "plugin":
-        raise UsageError("--attention plugin: its plugins compute FP16 or INT8. Leave it out with --precision fp8.")
+        raise UsageError(
+            "--attention plugin: the plugins compute in FP16 or INT8 only. Leave the option out with --precision fp8."
+        )
     defaults = {field.name: field.default for field in dataclasses.fields(Recipe) if field.name in ENGINE}
     for name in (name for name in release.lacks if getattr(recipe, name) != defaults[name]):
-        raise UsageError(f"{flag(name)}: not with {release.name}: {release.lacks[name]}. Leave the option out.")
+        raise UsageError(
+            f"{flag(name)}: it cannot be used with {release.name}: {release.lacks[name]}. Leave the option out."
+        )
     if not release.cross:
         return
     try:

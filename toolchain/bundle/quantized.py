@@ -1,4 +1,7 @@
-"""The Q/DQ graph of a bundle, from model.onnx and calibration.json; the steps and the views make their files of it."""
+"""The Q/DQ graph of a bundle, made from model.onnx and calibration.json.
+
+The step `quantize` (steps.py) and the INT8 views (views.py) make their files from it.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,9 +20,10 @@ from toolchain.records.bundle import QuantizedView
 
 
 def smoothed_graph(folder: Path, healed: Mapping[str, Array] | None = None) -> tuple[ir.Model, Calibration, int]:
-    """Return the smoothed float32 graph of the bundle in `folder`, its calibration, and the number of Muls added.
+    """Return the graph of the bundle in `folder` after SmoothQuant, in float32, with its calibration.
 
-    `healed` are the weights that take the place of the checkpoint's (bundle/healed.py).
+    The third value is the number of Mul nodes that smoothing added. `healed` are weights by name, which replace the
+    checkpoint's weights (bundle/healed.py).
     """
     calibration = read_calibration(folder / "calibration.json")
     model = graph.load(folder / "model.onnx")
@@ -37,13 +41,14 @@ def quantized_graph(
     residual: str | None,
     healed: Mapping[str, Array] | None = None,
 ) -> tuple[ir.Model, QuantizedView]:
-    """Return the smoothed and quantized float32 graph of the bundle in `folder`, and the record of what was quantized.
+    """Return the smoothed graph of the bundle in `folder` with Q/DQ nodes, and the record of what was quantized.
 
-    `keep` and `residual` are those of the recipe; None is the choice of the calibration, whose `residual` is for INT8
-    alone. For `healed`, see `smoothed_graph`: scales of weights follow the healed ones, and those of activations stay.
+    The tensors between the Q/DQ nodes are float32. `keep` and `residual` are options of the recipe; None means the
+    value that calibration chose, which for `residual` is used in INT8 only. For `healed`, see `smoothed_graph`: the
+    scales of weights are computed from the healed weights, and the scales of activations do not change.
 
-    The graph for TensorRT computes the last layer for the first token only. The CPU view does so too, by its own
-    passes (graph/cpu.py).
+    In the graph for TensorRT, the last layer is computed for the first token only. In the graph for CPUs, the passes of
+    graph/cpu.py do the same later.
     """
     model, calibration, muls = smoothed_graph(folder, healed)
     kept = _kept(model, keep, calibration.about.get("keep", []), scheme)
@@ -57,11 +62,12 @@ def quantized_graph(
 
 
 def _kept(model: ir.Model, named: str | None, chosen: list[str], scheme: QdqScheme) -> list[str]:
-    """Return the names of the GEMMs that stay in floating point.
+    """Return the names of the GEMMs that are excluded from quantization.
 
-    `named` is the user's `--keep`, None if it was not given; it replaces the choice of the calibration, even if it is
-    empty. The calibration chose by the error of the graph for TensorRT, most of which comes from attention. On a CPU
-    attention always stays in floating point, where it is also faster.
+    `named` is the value of `--keep`; None means that it was not given. In the graph for TensorRT, it replaces `chosen`,
+    the GEMMs that calibration chose to exclude, even if it is empty. In the graph for CPUs, `chosen` is not used: it
+    was chosen by the error of the graph for TensorRT, most of which comes from attention, and on a CPU attention always
+    stays in floating point, where it is also faster.
     """
     if scheme.for_tensorrt:
         return find_gemms(model, ",".join(chosen) if named is None else named)

@@ -1,4 +1,7 @@
-"""A recipe whose names are resolved: the checkpoint, the task, the length, the steps and the bundle's folder."""
+"""A resolved recipe: the checkpoint, task, head, truncation length, precision and build steps that its options mean.
+
+`resolve` makes it from a checkpoint, and `resolve_bundle` from a bundle that exists.
+"""
 
 import functools
 import logging
@@ -39,21 +42,22 @@ log = logging.getLogger(__name__)
 # Fewer rows than a small batch give no usable calibration range.
 MIN_ROWS = 8
 
-# The least number of rows after those that are also evaluated were left out.
+# The least number of rows that must remain if evaluated rows were left out.
 LEAST_LEFT = 32
 
 # The maximum number of hold-out rows. More would hardly change a choice and cost minutes.
 POOL_ROWS = 2048
 
-# Of a small train split, one row in this many is left for the hold-out.
+# A third of a small train split is left for the hold-out rows.
 HOLDOUT_SHARE = 3
 
 
 @dataclass(frozen=True)
 class ResolvedRecipe:
-    """A recipe with its names resolved.
+    """A recipe with the checkpoint, the head for its task, and the other values that its options mean.
 
-    The tokenizer and the rows are loaded at the first access, because most commands need only some of them, and kept.
+    The tokenizer and the rows are loaded when they are first used, because most commands need only some of them. They
+    are then kept.
     """
 
     recipe: Recipe
@@ -64,30 +68,34 @@ class ResolvedRecipe:
     steps: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Align the head; refuse options that pad rows, or join them, where answers depend on padding."""
+        """Give the tokenizer to the head, and check the options if the model's logits depend on padding.
+
+        Raises:
+            UsageError: the logits depend on padding, and an option pads rows or joins them in one sequence.
+        """
         recipe = self.recipe
         object.__setattr__(self, "head", self.head.aligned(lambda texts: self.encoder.spans(texts)))
         unpadded = recipe.attention if recipe.attention in ATTENTIONS[2:] else None
         asked = "--cuda-graphs" if recipe.cuda_graphs else unpadded and f"--attention {unpadded}"
         if asked and self.source.facts.equal_length:
             raise UsageError(
-                f"{asked}: the answers of {self.source.name} depend on padding, so only rows of equal length "
-                "are run together, as they are. Leave the option out."
+                f"{asked}: the logits of {self.source.name} depend on padding, so a batch must have rows of one length "
+                "and no padding. Leave the option out."
             )
 
     @functools.cached_property
     def checkpoint_logits(self) -> dict[tuple[tuple[str, tuple[int, ...], bytes], ...], Logits]:
-        """PyTorch's logits of each batch that a graph was compared on (checkpoint_parity.py), by the batch's bytes."""
+        """A cache for checkpoint_parity.py: the names, shapes and bytes of a batch's inputs -> PyTorch's logits."""
         return {}
 
     @property
     def task(self) -> Task:
-        """The task, with the metrics of its head if it names none."""
+        """The task; if it names no metrics, it has the default metrics of its head."""
         return self.head.task
 
     @property
     def bundle_folder(self) -> Path:
-        """The bundle's folder."""
+        """The folder of the bundle to build: --output, or else engines/build/<model>-<task>-<precision>."""
         if self.recipe.output:
             return Path(self.recipe.output)
         model = Path(self.source.name).name or self.source.folder.resolve().name
@@ -95,11 +103,14 @@ class ResolvedRecipe:
         return BUILD_FOLDER / f"{model}-{self.task.name}-{kind}"
 
     def encode(self, texts: list[Text]) -> Tokens:
-        """Return the tokens of texts, truncated to `max_length`: the same for every backend."""
+        """Return the token ids of texts, truncated to `max_length`. They are the same for every backend."""
         return self.encoder(self.head.sequences(texts))
 
     def find_cut(self, texts: list[Text], lengths: Indices) -> NDArray[np.bool_]:
-        """Return which texts were cut at `max_length`, bool [rows]; `lengths` are their numbers of tokens."""
+        """Return which texts lose tokens by truncation to `max_length`, bool [rows].
+
+        `lengths` are the numbers of tokens that the texts have after truncation, int [rows].
+        """
         texts, cut = self.head.sequences(texts), lengths >= self.max_length
         if at := np.flatnonzero(cut).tolist():
             cut[at] = self._longer([texts[row] for row in at]).lengths > self.max_length
@@ -107,17 +118,17 @@ class ResolvedRecipe:
 
     @functools.cached_property
     def _longer(self) -> TextEncoder:
-        """An encoder that truncates one token later, which shows whether a row of `max_length` tokens was cut."""
+        """An encoder that truncates to `max_length` + 1 tokens, to find the rows that `encoder` truncates."""
         facts, length = self.source.facts, self.max_length + 1
         return TextEncoder(self.tokenizer, max_length=length, inputs=self.source.inputs, pad_id=facts.pad_id)
 
     @functools.cached_property
     def encoder(self) -> TextEncoder:
-        """What turns texts into tokens, for the evaluator, the service and the Python API."""
+        """The encoder that turns texts into token ids for the evaluator, the service and the Python API."""
         return self.encoder_of(self.max_length)
 
     def encoder_of(self, max_length: int) -> TextEncoder:
-        """Return the same with another truncation length, in tokens."""
+        """Return a copy of `encoder` that truncates to `max_length` tokens."""
         facts = self.source.facts
         return TextEncoder(
             self.tokenizer,
@@ -130,22 +141,22 @@ class ResolvedRecipe:
 
     @property
     def tokenization(self) -> dict[str, Any]:  # inputs of a step, any JSON
-        """What the tokens of a text depend on, for the inputs of steps that run rows."""
+        """Everything that the token ids of a text depend on; a step that runs rows is redone when it changes."""
         files = {name: digest for name, digest in self.source.digests.items() if name != "config.json"}
         return {"tokenizer": files, "max_length": self.max_length}
 
     @property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
-        """The checkpoint's tokenizer."""
+        """The tokenizer of the checkpoint, loaded when it is first used."""
         return self.source.tokenizer
 
     @property
     def has_local_rows(self) -> bool:
-        """Whether the rows lie on this machine, so that reading them needs no hub."""
+        """Whether the rows are in a file on this machine, so that they are not read from the Hugging Face Hub."""
         return self.recipe.data is not None or self.task.folder is not None
 
     def rows(self, split: str) -> Rows:
-        """Return the rows of one split, which is read once. For errors, see `load_rows`."""
+        """Return the rows of a split, such as "train". The split is read only once. For errors, see `load_rows`."""
         if split not in self._rows:
             self._rows[split] = load_rows(self.task, split, **self.recipe.reading)
         return self._rows[split]
@@ -156,27 +167,35 @@ class ResolvedRecipe:
 
     @functools.cached_property
     def evaluated_rows(self) -> Rows | None:
-        """The rows of the split to evaluate; None, with a warning if it is on the hub, if it cannot be had."""
+        """The rows of the split to evaluate; None if the split does not exist or cannot be downloaded.
+
+        A failed download logs a warning.
+        """
         try:
             return self.rows(self.recipe.split)
         except MissingSplitError:
             return None
         except (UsageError, MachineError) as error:
-            log.warning("%s Whether train rows stand in it is not checked.", error)
+            log.warning("%s So it was not checked whether train rows are also in the split to evaluate.", error)
             return None
 
     @property
     def train_rows(self) -> Rows:
-        """The rows to calibrate with and to choose on: the train split, or `--calib-data`, without evaluated rows.
+        """The train split, or the rows of `--calib-data`, without rows that are also in the split to evaluate.
+
+        Calibration rows and hold-out rows are drawn from them.
 
         Raises:
-            InputError: they are too few.
+            InputError: too few rows remain.
         """
         return self._train[0]
 
     @property
     def overlap(self) -> OverlapRecord | None:
-        """The rows that `train_rows` lacks because they are evaluated, and the evaluated rows that are in train."""
+        """Counts of the texts that are both in the train split and in the split to evaluate; None if there are none.
+
+        `train_rows` leaves these rows out.
+        """
         return self._train[1]
 
     @functools.cached_property
@@ -191,19 +210,23 @@ class ResolvedRecipe:
         least = LEAST_LEFT if overlap else MIN_ROWS
         if overlap and not len(kept):
             raise InputError(
-                f"{rows.source}: these are also the rows to evaluate. Give other rows in train.* or with --calib-data."
+                f"{rows.source}: all of these rows are also rows to evaluate, so none is left to calibrate with. "
+                "Give other rows in train.* or with --calib-data."
             )
         if overlap and len(kept) < least:
             raise InputError(
                 f"{rows.source}: {overlap['left_out']} of {len(rows)} rows are also rows to evaluate, and the other "
-                f"{len(kept)} are too few to calibrate with. Give {least} or more rows that are not evaluated, in "
+                f"{len(kept)} are too few to calibrate with. Give at least {least} rows that are not evaluated, in "
                 "train.* or with --calib-data."
             )
         if len(kept) < least:
-            raise InputError(f"{rows.source}: {len(rows)} rows, too few to calibrate with. Give {least} or more.")
+            raise InputError(
+                f"{rows.source}: {len(rows)} rows are too few to calibrate with. Give {least} or more rows."
+            )
         if len(kept) < LEAST_LEFT:
             log.warning(
-                "%s: only %d rows to calibrate with, which is few for ranges. Give more in train.* or --calib-data.",
+                "%s: only %d rows are left to calibrate with, so the ranges may be inaccurate. "
+                "Give more rows in train.* or with --calib-data.",
                 rows.source,
                 len(kept),
             )
@@ -211,7 +234,7 @@ class ResolvedRecipe:
 
     @functools.cached_property
     def calibration_rows(self) -> Rows:
-        """A sample of the train rows. With `--calib-method auto` it leaves some of them for the hold-out.
+        """Up to --calib-samples random rows of `train_rows`; with --calib-method auto, some are left as hold-out rows.
 
         Raises:
             InputError: see `train_rows`.
@@ -223,7 +246,7 @@ class ResolvedRecipe:
 
     @functools.cached_property
     def holdout_rows(self) -> Rows:
-        """Train rows whose text is not in `calibration_rows`, at most POOL_ROWS.
+        """At most POOL_ROWS random rows of `train_rows` whose texts are not calibration rows.
 
         Raises:
             InputError: there are no such rows.
@@ -231,7 +254,7 @@ class ResolvedRecipe:
         return self.rows_without(self.calibration_rows.text_digests)
 
     def rows_without(self, digests: Collection[str]) -> Rows:
-        """Return a sample of the train rows whose text is not among `digests`, at most POOL_ROWS.
+        """Return at most POOL_ROWS random rows of `train_rows`, without the rows whose text digest is in `digests`.
 
         Raises:
             InputError: there are no such rows.
@@ -239,14 +262,14 @@ class ResolvedRecipe:
         left = self.train_rows.without(digests)
         if not len(left):
             raise InputError(
-                f"{left.source}: all of its texts are calibration rows, and none is left for the hold-out. "
+                f"{left.source}: all of its texts are used for calibration, so no hold-out rows are left. "
                 "Give more rows, or fewer --calib-samples."
             )
         return left.sample(POOL_ROWS, seed=self.recipe.seed)
 
 
 def find_overlap(train: Rows, evaluated: Rows | None) -> OverlapRecord | None:
-    """Return how many rows of two splits have a text that the other has too, or None if none has."""
+    """Return how many rows of each split have a text that is also in the other split; None if there are none."""
     if evaluated is None:
         return None
     left_out = int(train.among(set(evaluated.text_digests)).sum())
@@ -261,22 +284,27 @@ def find_overlap(train: Rows, evaluated: Rows | None) -> OverlapRecord | None:
 
 
 def resolve(recipe: Recipe, steps: Collection[str] | None = None) -> ResolvedRecipe:
-    """Find the model and the task of a recipe. It reads no rows, and runs a new checkpoint once for its facts.
+    """Find the checkpoint and the task of a recipe, and return them with the recipe's other values.
 
-    `steps` are names of STEPS; by default those that the precision needs.
+    No rows are read. A new checkpoint is run once on built-in sentences (checkpoint/facts.py). `steps` are the names of
+    the build steps to run, from STEPS; by default the steps that the precision needs.
 
     Raises:
-        InputError: the checkpoint cannot be used, or gives several labels per row.
+        InputError: the checkpoint cannot be used, or does not fit the task.
         UsageError: a name is unknown, or no bundle can be built in the precision.
         MachineError: the hub is needed and cannot be reached.
     """
     if recipe.backend == AUTO:
-        raise UsageError("--backend auto: only for eval, predict and serve. Name a runtime, or leave it out.")
+        raise UsageError(
+            "--backend auto: only eval, predict and serve accept auto. Name a backend, or leave the option out."
+        )
     precision = recipe.precision or default_precision(recipe)
     needed = [name for name, step in STEPS.items() if precision in step.precisions]
     if not needed:
         only = "--task lm" if precision == "int4" else "eval --backend torch"
-        raise UsageError(f"--precision {precision}: only for {only}. Build fp32, fp16, int8 or fp8.")
+        raise UsageError(
+            f"--precision {precision}: this precision can only be used with {only}. Choose fp32, fp16, int8 or fp8."
+        )
     task = load_task(recipe)
     source = find_model(
         recipe.model or DEFAULT_MODEL,
@@ -291,7 +319,7 @@ def resolve(recipe: Recipe, steps: Collection[str] | None = None) -> ResolvedRec
 
 
 def default_precision(recipe: Recipe) -> str:
-    """Return the precision of a build that names none: fp16 for a GPU, and int8 where a CPU will run the graphs.
+    """Return the default precision of a build: fp16 if a GPU will run the graphs, and int8 if a CPU will.
 
     A CPU computes float16 in float32, so an fp16 graph is no faster there.
     """
@@ -304,9 +332,9 @@ def default_precision(recipe: Recipe) -> str:
 
 
 def resolve_bundle(bundle: Bundle, recipe: Recipe, *, new_task: bool = False) -> ResolvedRecipe:
-    """Resolve a recipe for a bundle that exists, from the bundle's own files alone.
+    """Return a resolved recipe for a bundle that exists, from the bundle's own files, without the checkpoint.
 
-    With `new_task` the task is the recipe's, otherwise the bundle's.
+    With `new_task` the task is the one in the recipe, otherwise the one in the bundle.
 
     Raises:
         ToolchainError: see errors.py.
@@ -321,16 +349,16 @@ def resolve_bundle(bundle: Bundle, recipe: Recipe, *, new_task: bool = False) ->
 
 
 def _head(task: Task, source: Source, recipe: Recipe) -> Head:
-    """Return the head of a checkpoint for a task. For errors, see `find_head`."""
+    """Return the head that reads a checkpoint's logits for a task. For errors, see `find_head`."""
     width = source.facts.width
     return find_head(task, source.labels, possible=source.heads, threshold=recipe.threshold, width=width)
 
 
 def check_described(bundle: Bundle) -> None:
-    """Refuse a bundle whose manifest does not say what is needed to run it.
+    """Raise an error if a bundle's manifest lacks a key that is needed to run the bundle, or has one of a wrong type.
 
     Raises:
-        InputError: the first thing that is missing.
+        InputError: the message names the first such key.
     """
     manifest = bundle.manifest
     absent = sorted({"model", "task", "max_length", "precision", "inputs", "recipe"} - manifest.keys())
@@ -341,7 +369,7 @@ def check_described(bundle: Bundle) -> None:
 
 
 def bundled(bundle: Bundle) -> Source:
-    """Return the checkpoint of a bundle as its own files describe it, without weights.
+    """Return the checkpoint of a bundle as its manifest, config.json and tokenizer describe it, without weights.
 
     Raises:
         InputError: a file is missing or differs from its digest, or config.json is broken.
@@ -365,6 +393,6 @@ def bundled(bundle: Bundle) -> Source:
 
 
 def _number(config: dict[str, Any], key: str, default: int = 0) -> int:  # config.json of any architecture
-    """Return a whole number of a config.json, where another form of value may stand, or the default."""
+    """Return the value of a key of config.json; the default if it is missing or not a whole number."""
     value = config.get(key)
     return value if isinstance(value, int) else default

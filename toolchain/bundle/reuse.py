@@ -1,4 +1,4 @@
-"""`--reuse`: the exported graph of another bundle of the same checkpoint, in place of an export."""
+"""The option `--reuse`: the exported graph is copied from another bundle of the same checkpoint."""
 
 import contextlib
 from collections.abc import Callable, Mapping
@@ -17,14 +17,18 @@ FILES = ("model.onnx", "model.onnx.data")
 
 
 def bundles_at(place: Path) -> list[Bundle]:
-    """Return the bundle at `place`, or those below it that can be read. Digests of their files are not checked.
+    """Return the bundle in the folder `place`, or else all bundles below it that can be read and are not cascades.
+
+    The digests of their files are not checked.
 
     Raises:
-        InputError: there is no such folder, or the bundle at `place` cannot be read or is that of a language model.
-        UsageError: the bundle at `place` is a cascade.
+        InputError: there is no such folder, or the bundle in it cannot be read or has a language model.
+        UsageError: the bundle in it is a cascade.
     """
     if not place.is_dir():
-        raise InputError(f"--reuse {place}: no such folder. Give a bundle, or a folder with bundles.")
+        raise InputError(
+            f"--reuse {place}: there is no such folder. Give the folder of a bundle, or one with bundles below it."
+        )
     if (place / MANIFEST).exists():
         bundle = open_bundle(place, check_files=False)
         bundle.require_one_model("--reuse")
@@ -39,16 +43,19 @@ def bundles_at(place: Path) -> list[Bundle]:
 def take_graph(
     recipe: Recipe, folder: Path, inputs: Mapping[str, Any], *, log: Callable[[str], None]
 ) -> ExportedGraph | None:
-    """Copy the graph of a bundle at `recipe.reuse` whose export had these inputs; return its record, or None.
+    """Copy model.onnx from a bundle at `recipe.reuse` that was exported from the same checkpoint in the same way.
 
-    Only the length of rows may differ, which the graph does not depend on. The caller compares the graph with the
-    checkpoint.
+    The checkpoint, options and library versions must be equal. Only the truncation length may differ, because the graph
+    does not depend on it. The caller compares the copied graph with the checkpoint.
 
     Args:
         recipe: the recipe of the new bundle.
         folder: where the graph is written.
-        inputs: those of the step `export`.
-        log: takes one line that says what was done.
+        inputs: everything that the step `export` of the new bundle depends on.
+        log: called with a line that says what was done.
+
+    Returns:
+        The record of the export of the copied graph; None if no graph was copied.
 
     Raises:
         InputError: see `bundles_at`.
@@ -62,18 +69,21 @@ def take_graph(
             for name in (name for name in FILES if name in bundle.manifest["artefacts"]):
                 bundle.copy(name, folder / name)
         except (InputError, PermissionError) as error:
-            log(f"export: the graph of {bundle.path} could not be copied: {error}")
+            log(f"export: the graph of {bundle.path} could not be copied, so another one is looked for: {error}")
             for name in FILES:
                 (folder / name).unlink(missing_ok=True)
             continue
-        log(f"export: copied the graph of {bundle.path}")
+        log(f"export: copied the graph from {bundle.path}")
         return record
-    log(f"export: no bundle at {recipe.reuse} has a graph of this checkpoint, made with these options and versions")
+    log(
+        f"export: no bundle at {recipe.reuse} has a graph of this checkpoint with the same options and library "
+        "versions, so the checkpoint is exported"
+    )
     return None
 
 
 def _exported(bundle: Bundle, inputs: Mapping[str, Any]) -> ExportedGraph | None:
-    """Return the record of a bundle's graph; None if its export had other inputs, or is not recorded."""
+    """Return the record of a bundle's export; None if the export had other inputs, or if the record is incomplete."""
     step = bundle.manifest["steps"].get("export")
     if step is None or FILES[0] not in bundle.manifest["artefacts"]:
         return None

@@ -1,4 +1,4 @@
-"""The steps of a build up to the graphs that runtimes take. The step of an engine is bundle/engine_step.py.
+"""The steps of a build that make ONNX graphs. The step that builds an engine from them is in bundle/engine_step.py.
 
 export     checkpoint -> model.onnx, compared with PyTorch
 cpu        model.onnx -> model.fp32.cpu.onnx, for ONNX Runtime on a CPU
@@ -7,9 +7,9 @@ cuda       model.onnx -> model.fp16.cuda.onnx, fused for ONNX Runtime on CUDA
 calibrate  model.onnx and rows -> calibration.json, calibration.cache
 quantize   model.onnx and ranges, or healed weights -> model.int8.onnx, model.int8.cpu.onnx; or model.fp8.onnx
 
-A step is a function of a resolved recipe and a bundle writer. It hands the writer its inputs and a function that writes
-files and returns a JSON record about them; the writer skips a step whose inputs have not changed. To add a step: write
-the function here and add its line to STEPS.
+A step is a function of a resolved recipe and a bundle writer. It gives the writer its inputs (all that its files depend
+on) and a function that writes the files and returns a JSON record. The writer skips a step whose inputs have not
+changed. To add a step: write the function here and add its line to STEPS.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from toolchain.int8.calibrate import Calibration
     from toolchain.int8.mixed_precision import Search
 
-# The share of the encoder's multiply-accumulates that a build with a gate may keep in higher precision by itself.
+# The fraction of the encoder's multiply-accumulates that a build with a gate may keep in higher precision by itself.
 KEEP_MACS = 0.09
 
 # The number of graphs that a build with a gate may evaluate to find the GEMMs to keep in higher precision.
@@ -64,7 +64,7 @@ HALF_RTOL = 0.05
 
 @dataclass(frozen=True)
 class Step:
-    """A step of a build: its function, its version, and the precisions whose bundles need it."""
+    """A step of a build: the function that runs it, its version, and the precisions for which it is needed."""
 
     run: Callable[[ResolvedRecipe, BundleWriter], Mapping[str, Any]]
     # Raise it when the step's code changes the files that it writes: bundles built before are then built again.
@@ -73,7 +73,7 @@ class Step:
 
 
 def versions(*packages: str) -> dict[str, str | None]:
-    """Return the installed version of each package, None if it is absent."""
+    """Return package name -> installed version; None as the version if the package is not installed."""
     return {package: version_of(package) for package in packages}
 
 
@@ -96,8 +96,8 @@ def _export(resolved: ResolvedRecipe, made: BundleWriter) -> ExportRecord:
             if taken is None:
                 raise
             raise InputError(
-                f"--reuse {resolved.recipe.reuse}: the graph there is not that of {resolved.source.name}, although its "
-                "bundle says so (see -v). Leave --reuse out."
+                f"--reuse {resolved.recipe.reuse}: the bundle says that its graph was exported from "
+                f"{resolved.source.name}, but their logits differ. Leave --reuse out."
             ) from error
         return {**record, "parity": found.to_json(), "tokenizer": stored}
 
@@ -115,10 +115,10 @@ def _export(resolved: ResolvedRecipe, made: BundleWriter) -> ExportRecord:
 
 
 def _check_export(resolved: ResolvedRecipe, graph: Path) -> parity.Parity:
-    """Return the differences of an exported graph from the checkpoint, if they are within the recipe's `atol`.
+    """Compare an exported graph with the checkpoint, and return the differences if they are within --atol.
 
     Raises:
-        GateError: they are not.
+        GateError: a logit differs by more than --atol.
         InputError: see `compare_with_checkpoint`.
     """
     # The longest row shows positions or parts of attention that short rows do not reach.
@@ -128,9 +128,10 @@ def _check_export(resolved: ResolvedRecipe, graph: Path) -> parity.Parity:
 
 
 def _convert(made: BundleWriter, name: str, file: str, change: Callable[[ir.Model], Record], **inputs: Any) -> Record:
-    """Make `file` of model.onnx: `change` converts the graph in place, checks it and returns the step's record.
+    """Run the step `name`, which makes the graph `file` from model.onnx; return the step's record.
 
-    A record with a `reason` says why the graph cannot be made; then no file is written.
+    `change` converts the graph in place, checks it and returns the record. If the record has a `reason`, the graph
+    cannot be made, and no file is written. `inputs` are what the file depends on besides model.onnx.
     """
 
     def run(folder: Path) -> Record:
@@ -187,7 +188,7 @@ def _cuda(resolved: ResolvedRecipe, made: BundleWriter) -> CudaRecord:
         try:
             passes = for_cuda(model, where=where)
         except InputError as why:  # ONNX Runtime on CUDA then runs model.fp16.onnx, which is correct but slower
-            made.log(f"not made: {why}")
+            made.log(f"{file} was not made: {why}")
             return {"passes": None, "reason": str(why)}
         found = parity.check(compare_with_checkpoint(resolved, model), where=where, atol=atol)
         types = to_half_within_range(resolved, model, texts)
@@ -209,7 +210,8 @@ def _calibrate(resolved: ResolvedRecipe, made: BundleWriter) -> CalibrateRecord:
         given = read_calibration(Path(recipe.calibration))
         if given.about.get("graph_sha256") != graph_sha256:
             raise InputError(
-                f"{recipe.calibration}: it was made for another graph. Calibrate this model: toolchain calibrate."
+                f"{recipe.calibration}: these ranges were calibrated on another graph. "
+                "Calibrate this model with: toolchain calibrate."
             )
         known = {
             "version": STEPS["calibrate"].version,
@@ -249,17 +251,23 @@ def _calibrate(resolved: ResolvedRecipe, made: BundleWriter) -> CalibrateRecord:
 
 
 def _of_choice(resolved: ResolvedRecipe) -> dict[str, Any]:  # inputs of a step, any JSON
-    """Return what a choice depends on besides its rows: the number type, the task of the head, and the seed."""
+    """Return what else the choice of `--calib-method auto` depends on, apart from rows: precision, task and seed."""
     return {**_other_precision(resolved), "task": resolved.task.to_json(), "seed": resolved.recipe.seed}
 
 
 def _other_precision(resolved: ResolvedRecipe) -> dict[str, str]:
-    """Return the precision as an input of a step, unless it is INT8, which the digests of earlier bundles lack."""
+    """Return the precision as an input of a step. For INT8, return nothing.
+
+    The digests in earlier INT8 bundles were computed without the precision, and should stay valid.
+    """
     return {} if resolved.precision == "int8" else {"precision": resolved.precision}
 
 
 def _calibration(resolved: ResolvedRecipe, model: Path, about: CalibrationAbout) -> Calibration:
-    """Calibrate a graph by the recipe's method; `about` gains the digests of the rows, and the choice under `auto`."""
+    """Calibrate a graph by the recipe's range method, and return its ranges and smoothing.
+
+    The digests of the calibration rows are added to `about`, and under `auto` the method that was chosen.
+    """
     from toolchain import graph
     from toolchain.graph.smooth import exponents, smooth
     from toolchain.int8.calibrate import Calibration, calibrate, channel_amax
@@ -278,7 +286,11 @@ def _calibration(resolved: ResolvedRecipe, model: Path, about: CalibrationAbout)
 
 
 def _chosen(resolved: ResolvedRecipe, model: ir.Model, tokens: Tokens, about: CalibrationAbout) -> Calibration:
-    """Return the calibration that is nearest to FP32; with a gate and in INT8 also what else it allows or needs."""
+    """Try several calibrations, and return the one whose logits on hold-out rows are nearest to FP32's.
+
+    The choice is added to `about`. In INT8 and with --max-drop, so are the GEMMs to exclude from quantization and
+    whether residual additions may read INT8.
+    """
     from toolchain.int8.auto import choose, smoothed
     from toolchain.int8.calibrate import Calibration
     from toolchain.int8.holdout import choose_holdout
@@ -301,7 +313,11 @@ def _chosen(resolved: ResolvedRecipe, model: ir.Model, tokens: Tokens, about: Ca
 
 
 def _choose_within(max_drop: float, expected: float, search: Search, about: CalibrationAbout) -> None:
-    """Record the GEMMs to exclude if more than `max_drop` is expected, and whether residual additions may read INT8."""
+    """Search for a quantization whose expected drop is at most `max_drop` points, and add it to `about`.
+
+    If the drop `expected` without a search is larger, GEMMs to exclude are searched for. Then residual additions are
+    tried in INT8.
+    """
     if expected > max_drop:
         result = search.run(max_drop=max_drop, most_macs=KEEP_MACS)
         about["keep"], about["kept"] = list(result.best.keep), result.best.to_json()
@@ -313,7 +329,7 @@ def _choose_within(max_drop: float, expected: float, search: Search, about: Cali
 
 
 def _written(folder: Path, calibration: Calibration) -> CalibrateRecord:
-    """Write calibration.json and calibration.cache; return the step's record, without the digests of the rows."""
+    """Write calibration.json and calibration.cache; return the step's record, without the digests of rows."""
     from toolchain.int8.calibrate import write_calibration
 
     write_calibration(folder, calibration)

@@ -1,4 +1,4 @@
-"""A bundle is opened as its user will open it, before it is put in place."""
+"""The trial of a new bundle: before it replaces the old version, it is opened and run in the way a user will."""
 
 from pathlib import Path
 
@@ -15,11 +15,11 @@ SAVE_IT = "Save it as a tokenizer.json: AutoTokenizer.from_pretrained(FOLDER).sa
 
 
 def try_bundle(folder: Path, resolved: ResolvedRecipe) -> None:
-    """Open a bundle from its own files alone, and run its tokenizer and its FP32 graph.
+    """Open the bundle in `folder` from its own files, and run its tokenizer and its FP32 graph on a few sentences.
 
     Raises:
-        InputError: its tokenizer cannot be loaded or gives other ids than the checkpoint's, or its graph returns other
-            logits than its head reads.
+        InputError: the tokenizer cannot be loaded or gives other token ids than the checkpoint's tokenizer, or the
+            graph returns logits of another shape than the head needs.
     """
     columns = resolved.head.texts_per_row
     texts = [*probe_texts(columns), long_text(columns, resolved.max_length)]
@@ -27,13 +27,13 @@ def try_bundle(folder: Path, resolved: ResolvedRecipe) -> None:
         found = resolve_bundle(open_bundle(folder, check_files=False), resolved.recipe).encode(texts)
     except ToolchainError as error:
         raise InputError(
-            f"{resolved.source.folder}: in a bundle, which runs no code of a checkpoint, its tokenizer cannot be used. "
-            f"{SAVE_IT}"
+            f"{resolved.source.folder}: its tokenizer cannot be used in a bundle, which never runs the code of a "
+            f"checkpoint. {SAVE_IT}"
         ) from error
     if found != resolved.encode(texts):
         raise InputError(
-            f"{resolved.source.folder}: the tokenizer, as a bundle stores it, gives other token ids than the "
-            f"checkpoint's own. {SAVE_IT}"
+            f"{resolved.source.folder}: the copy of the tokenizer in the bundle gives other token ids than the "
+            f"checkpoint's tokenizer. {SAVE_IT}"
         )
     if "model.onnx" not in (file.name for file in folder.iterdir()):
         return  # a calibration alone

@@ -1,4 +1,8 @@
-"""Typed graphs within the range of float16: what does not fit stays in float32, and the rest is checked in halves."""
+"""Conversion of float32 graphs to typed graphs, in which most nodes compute in float16, and the check of such graphs.
+
+Tensors with values that float16 cannot represent stay in float32. Such a graph is checked on a CPU "in halves": the
+results of its float16 nodes are rounded to float16, as on a GPU (graph/halves.py).
+"""
 
 from pathlib import Path
 
@@ -16,10 +20,12 @@ from toolchain.runtimes.parity import Parity
 
 
 def to_half_within_range(resolved: ResolvedRecipe, model: ir.Model, texts: list[Text]) -> Float16Record:
-    """Convert a float32 graph to float16 in place, except for what does not fit float16 on these texts.
+    """Convert a float32 graph to float16 in place, except tensors whose values on `texts` exceed float16's range.
+
+    Return the record of these tensors, which stay in float32, and of GEMMs whose integer sums exceed that range.
 
     Raises:
-        InputError: ONNX Runtime cannot run the graph on them.
+        InputError: ONNX Runtime cannot run the graph on `texts`.
     """
     reached = measure_range(model, resolved.encode(texts))
     beyond = reached.beyond()
@@ -33,45 +39,52 @@ def to_half_within_range(resolved: ResolvedRecipe, model: ir.Model, texts: list[
 
 
 def check_halves(model: ir.Model, tokens: Tokens, found: Parity, *, where: str, rtol: float) -> Parity:
-    """Return `found`, the parity of a typed graph in halves, if it is near and every float16 tensor is finite.
+    """Check a typed graph whose results are rounded to float16, as on a GPU; return `found` if it passes.
 
-    Near means within `rtol` of the largest logit, or of 1 if that is larger.
+    Every float16 tensor must be finite on the rows `tokens`. In `found`, the comparison with the checkpoint, no logit
+    may differ by more than `rtol` times the largest logit, or `rtol` if that logit is below 1.
 
     Raises:
-        GateError: it names the node that computes what float16 does not hold, or the tensor that it holds worst.
+        GateError: the graph does not pass. The message names the node whose result float16 cannot represent, or the
+            tensor that rounding changes most.
         InputError: ONNX Runtime cannot run the graph on these rows.
     """
     if fault := fault_in_halves(model, tokens):
         raise GateError(f"{where}: {fault}. Build with --precision fp32.")
     if not found.finite:
         raise GateError(
-            f"{where}: logits of a padded batch are NaN or infinite in float16. Build with --precision fp32."
+            f"{where}: in float16, logits of a padded batch are NaN or infinite. Build with --precision fp32."
         )
     atol = rtol * max(1.0, found.largest_logit)
     if found.max_abs_logit_difference > atol:
         raise GateError(
-            f"{where}: logits in float16 differ from PyTorch by {found.max_abs_logit_difference:.2g}, more than "
-            f"{atol:.2g}; {coarsest_in_halves(model, tokens)}. Build with --precision fp32."
+            f"{where}: logits in float16 differ from PyTorch's by up to {found.max_abs_logit_difference:.2g}, more "
+            f"than the allowed {atol:.2g}; {coarsest_in_halves(model, tokens)}. Build with --precision fp32."
         )
     return found
 
 
 def check_quantized(resolved: ResolvedRecipe, file: Path, found: Parity, texts: list[Text], *, typed: bool) -> Parity:
-    """Return `found`, the parity of a quantized graph, if its values are finite; the gate judges how near it is.
+    """Return `found`, the comparison of a quantized graph with the checkpoint, if all values of the graph are finite.
+
+    How much the logits differ is not checked here: the gate on the task's metric (--max-drop) decides that.
 
     Raises:
-        GateError: they are not finite.
+        GateError: a value is NaN or infinite.
     """
     where = f"{resolved.source.name}: {file.name}"
     if typed:
         return check_halves(graph.load(file), resolved.encode(texts), found, where=where, rtol=float("inf"))
     if not found.finite:
-        raise GateError(f"{where} computes NaN or infinity. Calibrate with more rows.")
+        raise GateError(f"{where}: the graph computes NaN or infinity. Calibrate with more rows.")
     return found
 
 
 def range_texts(resolved: ResolvedRecipe, parity_texts: list[Text]) -> list[Text]:
-    """Return the texts that decide what fits: those of parity, and in INT8 the calibration rows that are at hand."""
+    """Return the texts on which the range of each tensor is measured, to find the tensors that exceed float16.
+
+    They are the texts for the comparison with the checkpoint, and the calibration rows if the build reads any.
+    """
     recipe = resolved.recipe
     calibrated = "calibrate" in resolved.steps and (not recipe.calibration or recipe.gives_cache)
     return [*parity_texts, *(resolved.calibration_rows.texts if calibrated else ())]

@@ -1,12 +1,14 @@
-"""Views: graphs of a bundle for one release of TensorRT, which a build makes when it is asked for them.
+"""Views: variants of a bundle's graphs for one release of TensorRT, which a build makes only if they are asked for.
 
-rtx   model.int8.onnx for TensorRT-RTX: all weights have one scale (graph/common_scale.py). In FP16 it takes
-      model.fp16.onnx itself.
-trt8  all precisions for TensorRT 8.6 (graph/trt8.py): in float32, because its builder chooses the types. The record
-      names the tensors that float16 does not hold, around which the builder is told to stay in float32.
+rtx   model.int8.onnx for TensorRT-RTX, with one scale for all weights (graph/common_scale.py). There is no view for
+      FP16, because TensorRT-RTX takes model.fp16.onnx as it is.
+trt8  graphs for TensorRT 8.6 in all precisions (graph/trt8.py). They are float32, because its builder chooses the types
+      of nodes. The record names the tensors with values too large for float16. The nodes around them are forced to
+      float32 when an engine is built.
 
-A view is made from the files of the bundle, and compared with the graph that it is a form of; its values are measured
-on the rows that decide for that graph, or on built-in sentences where these rows are not at hand.
+A view is made from the files of the bundle, and its logits are compared with those of its reference, the graph that it
+is a variant of. The largest values of its tensors are measured on the same rows as for the reference, or on built-in
+sentences if these rows are not on this machine.
 """
 
 import logging
@@ -40,21 +42,21 @@ from toolchain.runtimes.half_range import fault_in_halves, measure_range
 
 log = logging.getLogger(__name__)
 
-# Pass -> number of places that it changed.
+# Name of a graph pass -> number of changes that it made.
 Passes = dict[str, int]
 
 
 @dataclass(frozen=True)
 class View:
-    """One file: the step that makes it, its precision, the graph that it belongs to, and how it is made."""
+    """A variant of a graph for one TensorRT release: its file, step (`name`), precision, reference and conversion."""
 
     file: str
     name: str
     precision: str
-    # The graph whose logits it must have.
+    # The graph with whose logits its own are compared.
     reference: str
-    # Largest root mean square difference of the logits, as a share of the largest logit. In INT8 an activation at the
-    # middle of two levels may round to either, so single logits differ by more (as in `toolchain verify`).
+    # Largest root mean square difference of the logits, as a fraction of the largest logit. In INT8 an activation at
+    # the middle of two levels may round to either, so single logits differ by more (as in `toolchain verify`).
     rtol: float
     # Changes the float32 graph, which is quantized in INT8.
     change: Callable[[ir.Model], Passes]
@@ -65,10 +67,10 @@ class View:
 
 
 def make_view(resolved: ResolvedRecipe, made: BundleWriter, file: str) -> ViewRecord:
-    """Make one file of VIEWS, or carry it over; return its record.
+    """Make the view `file`, one of VIEWS, or copy it from the old version if it is up to date; return its record.
 
     Raises:
-        GateError: its logits are not those of its reference, or float16 does not hold its values.
+        GateError: its logits differ from those of its reference, or its values are too large for float16.
     """
     view, recipe = VIEWS[file], resolved.recipe
 
@@ -98,24 +100,26 @@ def make_view(resolved: ResolvedRecipe, made: BundleWriter, file: str) -> ViewRe
 
 
 def view_files(precision: str, names: str | None) -> list[str]:
-    """Return the files that the views `names`, such as `rtx,trt8`, have in a precision.
+    """Return the files of the views that `--views` names, such as `rtx,trt8`, for one precision.
 
     Raises:
-        UsageError: there is no such view.
+        UsageError: a name is unknown.
     """
     asked = [name.strip() for name in names.split(",")] if names else []
     known = list(dict.fromkeys(view.name for view in VIEWS.values()))
     for name in asked:
         if name not in known:
-            raise UsageError(f"--views {name}: unknown. Choose from {', '.join(known)}.")
+            raise UsageError(f"--views {name}: there is no such view. Choose from {', '.join(known)}.")
     return [file for file, view in VIEWS.items() if view.precision == precision and view.name in asked]
 
 
 def open_graph(bundle: Bundle, file: str) -> ir.Model:
-    """Return a graph of a bundle; a view that the bundle lacks is made in memory, without measuring its own values.
+    """Return the graph `file` of a bundle. A view that the bundle lacks is made in memory.
+
+    For such a view, the tensors that exceed float16 are taken from the records of the bundle and not measured again.
 
     Raises:
-        InputError: the bundle has neither the file nor what it is made from.
+        InputError: the bundle lacks the file, or the files that the view is made from.
     """
     if file in bundle.manifest["artefacts"] or file not in VIEWS:
         return graph.load(bundle.file(file))
@@ -129,7 +133,11 @@ def open_graph(bundle: Bundle, file: str) -> ir.Model:
 
 
 def beyond_float16(steps: Mapping[str, StepRecord]) -> list[str]:
-    """Return the names of the tensors around which typed graphs are in float32, and those of their GEMMs' raw sums."""
+    """Return the names of the tensors that exceed float16 according to the records of a bundle's steps.
+
+    For each of them, the list also has the name that the GEMM's output has in a view for TensorRT-RTX, before the Mul
+    that applies the scale of each channel.
+    """
     records: list[Float16Record] = [steps[name]["record"] for name in ("half", "rtx", "trt8") if name in steps]
     records += [typed_view(steps["quantize"]["record"])[1]] if "quantize" in steps else []
     beyond = [one["tensor"] for record in records for one in record.get("beyond_float16", [])]
@@ -137,19 +145,21 @@ def beyond_float16(steps: Mapping[str, StepRecord]) -> list[str]:
 
 
 def in_float16(model: ir.Model, beyond: list[str]) -> ir.Model:
-    """Return a typed copy of a float32 graph, in which the tensors `beyond` float16 stay in float32."""
+    """Return a float16 copy of a float32 graph, in which the tensors named in `beyond` stay in float32."""
     made = model.clone()
     to_half(made, beyond)
     return made
 
 
 def _texts(resolved: ResolvedRecipe, file: str) -> list[Text]:
-    """Return the texts on which the values of a view are measured."""
+    """Return the texts on which the largest values of a view's tensors are measured."""
     try:
         return range_texts(resolved, parity_texts(resolved))
     except ToolchainError as error:
         log.warning(
-            "%s: its values are measured on built-in sentences, because the rows are missing. (%s)", file, error
+            "%s: the range of its tensors is measured on built-in sentences only, because the rows are missing. (%s)",
+            file,
+            error,
         )
         return probe_texts(resolved.head.texts_per_row)
 
@@ -163,7 +173,10 @@ def _made(
     keep: str | None,
     residual: str | None,
 ) -> tuple[ir.Model, Passes]:
-    """Return the float32 graph that a view is made of, which in INT8 is quantized, and what was changed."""
+    """Return the float32 graph from which the view `file` is made, with the number of changes of each pass so far.
+
+    In INT8 the graph has Q/DQ nodes. `keep` and `residual` are the options of the recipe.
+    """
     view, passes = VIEWS[file], Passes()
     if view.precision == "int8":
         healed = healed_of(folder, artefacts, steps, OF_TENSORRT)
@@ -176,12 +189,12 @@ def _made(
 
 
 def _typed(resolved: ResolvedRecipe, made: BundleWriter, file: str, model: ir.Model) -> tuple[ir.Model, Float16Record]:
-    """Return the float32 graph of a view in float16, whose tensors are finite, and the record of its types.
+    """Convert the float32 graph of a view to float16; return it with the record of the tensors that stay in float32.
 
-    TensorRT 8 computes LayerNorm as that graph does: its steps are kept in float32.
+    The intermediate results of LayerNorm stay in float32 in this graph, as TensorRT 8 computes them.
 
     Raises:
-        GateError: a float16 tensor is not finite in halves.
+        GateError: rounded to float16, a tensor is NaN or infinite.
     """
     tokens = resolved.encode(_texts(resolved, file))
     beyond = measure_range(model, tokens).beyond()
@@ -192,10 +205,12 @@ def _typed(resolved: ResolvedRecipe, made: BundleWriter, file: str, model: ir.Mo
 
 
 def _compared(resolved: ResolvedRecipe, folder: Path, view: View, model: ir.Model) -> parity.Parity:
-    """Compare a view with its reference on built-in sentences, because the rows of the task need not be at hand.
+    """Compare the logits of a view's graph `model` with those of its reference in `folder`; return the differences.
+
+    Both run on built-in sentences, because the rows of the task may be missing on this machine.
 
     Raises:
-        GateError: its logits are not those of the reference.
+        GateError: the logits differ by more than the view's `rtol` allows.
     """
     tokens = resolved.encode(probe_texts(resolved.head.texts_per_row))
     reference, halves = folder / view.reference, has_halves(model)
@@ -207,8 +222,9 @@ def _compared(resolved: ResolvedRecipe, folder: Path, view: View, model: ir.Mode
     near = max(view.rtol, HALF_RTOL) if halves else view.rtol
     if not found.finite or found.rms_logit_difference > near * max(1.0, found.largest_logit):
         raise GateError(
-            f"{view.file}: logits differ from those of {view.reference} by {found.rms_logit_difference:.2g} (root "
-            f"mean square), and the largest is {found.largest_logit:.2g}. Report the model's architecture."
+            f"{view.file}: its logits differ from those of {view.reference} by {found.rms_logit_difference:.2g} (root "
+            f"mean square), too much for logits of up to {found.largest_logit:.2g}. Report this as a bug, with the "
+            "model's architecture."
         )
     return found
 

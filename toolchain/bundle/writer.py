@@ -1,8 +1,8 @@
-"""The writer of a bundle, which replaces the old version all at once.
+"""The writer of a bundle, which replaces the old version atomically.
 
-The files are made in a sibling folder. It is exchanged with the old bundle when the last step is done, so a reader sees
-the old version or the new one. A step whose inputs have the same digest as before is skipped; its files are carried
-over.
+The files of the new version are made in a folder beside the bundle. The two folders are exchanged when the last step is
+done, so other processes see either the old version or the new one. A step whose inputs have the same digest as before
+is skipped, and its files are hard-linked or copied from the old version.
 """
 
 import contextlib
@@ -27,10 +27,10 @@ Record = TypeVar("Record", bound=Mapping[str, Any])
 
 @dataclass
 class BundleWriter:
-    """A new version of a bundle: a sibling folder that becomes the bundle when `finish` is called.
+    """A new version of a bundle, which is made in `folder` and replaces the bundle when `finish` is called.
 
-    `target` is the bundle's folder, `folder` the sibling, and `old` the version that is replaced, if there is one; with
-    `damaged`, its files may be other ones than its manifest says.
+    `target` is the bundle's folder, and `folder` a temporary folder beside it. `old` is the version to replace; None if
+    there is none, or if it is not read. `damaged` tells that files of the old version may differ from its manifest.
     """
 
     target: Path
@@ -45,15 +45,15 @@ class BundleWriter:
     def step(
         self, name: str, inputs: Mapping[str, Any], run: Callable[[Path], Record], *, redo: bool = False
     ) -> Record:
-        """Run one step, or skip it and carry its files over; return its record.
+        """Run one step, or skip it and keep its old files; return its record.
 
-        A step is skipped if the digest of `inputs`, any JSON, is the same as before and `redo` is False.
+        A step is skipped if `redo` is False and the digest of `inputs` is the same as in the old version.
 
         Args:
-            name: its key in the manifest.
-            inputs: everything that its files depend on.
-            run: writes files into the folder that it is given, and returns the record.
-            redo: run it in any case.
+            name: the step's key in the manifest.
+            inputs: everything that the step's files depend on, as JSON.
+            run: writes the files into the folder that it is given, and returns the record.
+            redo: True runs the step in any case.
         """
         key = sha256_json(inputs)
         known = self.old.manifest["steps"].get(name) if self.old else None
@@ -69,7 +69,7 @@ class BundleWriter:
         return record
 
     def retain(self, name: str) -> bool:
-        """Carry a step of the old bundle over unchanged; return False if the old bundle lacks one of its files."""
+        """Take a step's files and record from the old version; return False if the old version lacks a file of it."""
         assert self.old is not None
         known, artefacts = self.old.manifest["steps"][name], self.old.manifest["artefacts"]
         if not set(known["files"]) <= artefacts.keys():
@@ -86,11 +86,12 @@ class BundleWriter:
         return {str(path.relative_to(self.folder)) for path in files}
 
     def finish(self, about: Mapping[str, Any], *, check: Callable[[Path], None] = lambda folder: None) -> bool:
-        """Write the manifest and exchange the folders; return False if nothing had changed.
+        """Write the manifest and replace the old version; return False if nothing changed, so that the old one stays.
 
         Args:
-            about: the part of the manifest that the steps do not give.
-            check: gets the folder of the new version before it is put in place, and raises if it cannot be used.
+            about: the keys of the manifest other than `schema`, `steps`, `artefacts`, `created` and `sha256`.
+            check: called with the folder of the new version before it replaces the old one. It raises if the new
+                version cannot be used.
         """
         made = {"steps": self.steps, "artefacts": dict(sorted(self.artefacts.items()))}
         # Through JSON, because tuples become lists: so it can be compared with a manifest that was read.
@@ -111,7 +112,10 @@ class BundleWriter:
 
 
 def _carry_others(source: Path, target: Path, replaced: set[str]) -> None:
-    """Carry results, and files that a person put beside the artefacts, if `target` lacks them."""
+    """Link or copy to `target` the files of a bundle that are not artefacts, such as results, if they are not there.
+
+    `replaced` are the names of the files to leave out: the manifest and the artefacts.
+    """
     for file in source.rglob("*"):
         name = file.relative_to(source)
         if (
@@ -124,7 +128,7 @@ def _carry_others(source: Path, target: Path, replaced: set[str]) -> None:
 
 
 def _same(old: Manifest, new: Manifest) -> bool:
-    """Return whether two manifests differ only in the keys that `finish` adds last."""
+    """Return whether two manifests are equal apart from the keys `created` and `sha256`."""
     made = {"created", "sha256"}
     return {key: value for key, value in old.items() if key not in made} == new
 
@@ -138,22 +142,27 @@ def open_writer(
     log: Callable[[str], None] = lambda line: None,
     lm: bool = False,
 ) -> Iterator[BundleWriter]:
-    """Open a new version of the bundle at `target`, which changes nothing there before `BundleWriter.finish`.
+    """Yield a writer for a new version of the bundle in the folder `target`, and hold the bundle's lock meanwhile.
+
+    Nothing changes in `target` before `BundleWriter.finish` is called.
 
     Args:
         target: the bundle's folder, which need not exist.
-        force: the old version is not read, so it may be broken.
-        redo: a folder in the bundle that will be made again, so its files may be broken.
-        log: takes one line before each step that runs.
-        lm: whether it is the bundle of a language model.
+        force: True does not read the old version, which may then be broken; all steps are run.
+        redo: a subfolder of the bundle that will be made again, whose files may therefore be broken.
+        log: called with a line before each step that runs.
+        lm: whether the new bundle has a language model.
 
     Raises:
-        InputError: `target` exists and is not a bundle, or another build is writing it.
-        UsageError: `target` is the current folder, or a bundle of the other kind.
+        InputError: `target` exists and is not a bundle, its bundle is broken or does not fit `lm`, or another build is
+            writing it.
+        UsageError: `target` is the current folder.
     """
     target = target.resolve()  # so that a link to a bundle stays a link
     if target == Path.cwd():
-        raise UsageError(f"{target}: the current folder cannot be the bundle. Name one below it with -o.")
+        raise UsageError(
+            f"{target}: this is the current folder, which a bundle must not replace. Give another folder with -o."
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     with locked(target):
         recover(target)
@@ -172,10 +181,10 @@ def open_writer(
 
 
 def _readable(target: Path, *, force: bool, redo: str | None, lm: bool) -> Bundle | None:
-    """Return the old version whose steps can be carried over, or None.
+    """Return the old version of the bundle in `target`; None if there is none, or if `force` says not to read it.
 
     Raises:
-        InputError: `target` is not a bundle, or, without `force`, a broken one.
+        InputError: `target` is not a bundle, or `force` is False and the bundle is broken.
     """
     if not target.exists():
         return None
@@ -186,17 +195,19 @@ def _readable(target: Path, *, force: bool, redo: str | None, lm: bool) -> Bundl
 
 
 def require_bundle(target: Path) -> None:
-    """Refuse what exists at `target` unless it is an empty folder or a bundle, perhaps a broken one.
+    """Raise an error if `target` exists and is neither an empty folder nor a bundle. A broken bundle is accepted.
 
     Raises:
-        InputError: it may not be replaced.
+        InputError: `target` is something else, which a build must not replace.
     """
     if target.exists() and not (target.is_dir() and (not any(target.iterdir()) or _was_bundle(target))):
-        raise InputError(f"{target}: it exists and is not a bundle. Choose another folder with -o.")
+        raise InputError(
+            f"{target}: it exists and is not a bundle, so it is not replaced. Choose another folder with -o."
+        )
 
 
 def _was_bundle(folder: Path) -> bool:
-    """Return whether a folder is a bundle, perhaps a broken one. Nothing else may be replaced."""
+    """Return whether a folder is a bundle, judged by its bundle.json alone. The bundle may be broken."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except OSError:
