@@ -126,32 +126,36 @@ def test_empty_cells_beyond_the_header_are_ignored(read: Read) -> None:
 @pytest.mark.parametrize(
     ("data", "suffix", "message"),
     [
-        ("", "tsv", r"train\.tsv: empty\. Give a file with a header and rows\.$"),
-        ("sentence\tlabel\n", "tsv", r"train\.tsv: no rows\. Give a file with at least one row\.$"),
-        ("\n\n", "jsonl", r"train\.jsonl: no rows\."),
+        ("", "tsv", r"train\.tsv: the file is empty\. Give a file with a header and rows\.$"),
+        ("sentence\tlabel\n", "tsv", r"train\.tsv: the file has no rows\. Give a file with at least one row\.$"),
+        ("\n\n", "jsonl", r"train\.jsonl: the file has no rows\."),
         ("text\tlabel\na\t1\n", "tsv", r"there is no column 'sentence', only 'text', 'label'\. Name the columns with"),
-        ("Sentence ,label\na,1\n", "csv", r"only 'Sentence ', 'label'\. Write 'Sentence ' as it stands there\.$"),
-        ("sentence|label\na|1\n", "csv", r"only 'sentence\|label'\. .* Commas, semicolons or tabs divide the columns"),
+        ("Sentence ,label\na,1\n", "csv", r"only 'Sentence ', 'label'\. .* exactly as in the file: 'Sentence '\.$"),
+        ("sentence|label\na|1\n", "csv", r"only 'sentence\|label'\. .* Commas, semicolons or tabs must separate"),
         (
             "sentence\tlabel\na\t1\n\t0\n",
             "tsv",
-            r"train\.tsv: row 2 has an empty cell in the column 'sentence'\. Fill or remove it\.$",
+            r"train\.tsv: row 2 has an empty cell in the column 'sentence'\. Fill the cell, or remove the row\.$",
         ),
         ("sentence\tlabel\na\t1\nb\n", "tsv", r"row 2 has an empty cell"),
         ('sentence,label\na,1\n"",0\n', "csv", r"row 2 has an empty cell"),
         ('{"sentence": null, "label": 1}', "jsonl", r"row 1 has an empty cell"),
         ('{"sentence": "a", "label": 1}\n{"sentence": "b"}', "jsonl", r"row 2 has an empty cell"),
-        ("sentence\tlabel\na\tb\t1\n", "tsv", r"train\.tsv: row 1 has more cells than the header\. Fix the file\.$"),
+        (
+            "sentence\tlabel\na\tb\t1\n",
+            "tsv",
+            r"row 1 has more cells than the header\. Remove the extra cells",
+        ),
         ("sentence\tlabel\na\t1\na\tb\t1\n", "tsv", r"line 3 has 3 cells, and the header has 2\. "),
-        ('sentence,label\n"a,1\n', "csv", r"line 2 has a quote that is not closed"),
+        ('sentence,label\n"a,1\n', "csv", r"line 2 has an unclosed quote"),
         ("{", "jsonl", r"line 1 is not JSON"),
         ("[" * 200_000, "jsonl", r"its array is not JSON[^\n]*$"),
         ('{"sentence": ' * 100_000, "jsonl", r"line 1 is not JSON[^\n]*$"),
         ('{"sentence": "a", "label": 1}\n5', "jsonl", r"line 2 is not a JSON object"),
-        (b"sentence\tlabel\na\t1\ncaf\xe9\t0\n", "tsv", r"train\.tsv: not UTF-8 in line 3 \(.*\)\. Convert it: iconv"),
-        (b'{"sentence": "caf\xe9", "label": 1}', "jsonl", r"train\.jsonl: not UTF-8 in line 1"),
-        (b"PAR1", "parquet", r"train\.parquet: cannot be read as parquet: .*\. Fix the file\.$"),
-        (b"", "parquet", r"train\.parquet: cannot be read as parquet"),
+        (b"sentence\tlabel\na\t1\ncaf\xe9\t0\n", "tsv", r"train\.tsv: line 3 is not UTF-8 \(.*\)\. Convert it: iconv"),
+        (b'{"sentence": "caf\xe9", "label": 1}', "jsonl", r"train\.jsonl: line 1 is not UTF-8"),
+        (b"PAR1", "parquet", r"train\.parquet: the file cannot be read as parquet: .*\. Fix the file\.$"),
+        (b"", "parquet", r"train\.parquet: the file cannot be read as parquet"),
     ],
 )
 def test_a_file_that_cannot_be_used_says_why(read: Read, data: bytes | str, suffix: str, message: str) -> None:
@@ -162,7 +166,7 @@ def test_a_file_that_cannot_be_used_says_why(read: Read, data: bytes | str, suff
 def test_a_column_in_another_normal_form_is_told_from_one_that_looks_the_same(tmp_path: Path) -> None:
     (tmp_path / "validation.csv").write_text("text,e\u0301tat\na,1\n")
     task = Task(name="custom", text_columns=("text",), label_column="\u00e9tat")
-    with pytest.raises(InputError, match="Write 'e\u0301tat' as it stands there"):
+    with pytest.raises(InputError, match="exactly as in the file: 'e\u0301tat'"):
         load_rows(task, "validation", data=str(tmp_path))
 
 
@@ -174,18 +178,18 @@ def test_missing_values_of_parquet_are_empty_cells(tmp_path: Path) -> None:
 def test_a_missing_split_names_the_files_that_were_tried(read: Read, tmp_path: Path) -> None:
     read("sentence\tlabel\na\t1\n")
     with pytest.raises(
-        InputError, match=r"none of test\.tsv, test\.csv, .*, test\.parquet exists\. It has train\. Add"
+        InputError, match=r"none of test\.tsv, test\.csv, .*, test\.parquet exists\. The folder has train\. Add"
     ):
         load_rows(ONE, "test", data=str(tmp_path))
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=rf"^--data {tmp_path}/no: the folder does not exist\. Give one"):
+    with pytest.raises(InputError, match=rf"^--data {tmp_path}/no: the folder does not exist\. Give a folder with"):
         load_rows(ONE, "train", data=str(tmp_path / "no"))
 
 
 def test_a_task_without_data_asks_for_a_folder() -> None:
-    with pytest.raises(InputError, match=r"^--task one: the task has no data of its own\. Name a folder with --data"):
+    with pytest.raises(InputError, match=r"^--task one: the task has no data of its own\. Give your data with --data"):
         load_rows(ONE, "train")
 
 
@@ -258,13 +262,13 @@ NO_TEXTS = {
     "a list": ["cold", "plot"],
     "an object": {"en": "cold"},
     "a number": 7,
-    "true or false": True,
+    "a boolean": True,
 }
 ARROW_ONLY = {
     "bytes": b"cold",
     "a date": datetime.date(2026, 1, 2),
     "a number": decimal.Decimal("1.5"),
-    "true or false": False,
+    "a boolean": False,
     "a list": [{"role": "user", "content": "cold"}],
 }
 
@@ -272,7 +276,7 @@ ARROW_ONLY = {
 @pytest.mark.parametrize(("kind", "cell"), [*NO_TEXTS.items(), ("a list", [])])
 def test_a_cell_of_jsonl_that_is_no_text_is_refused(read: Read, kind: str, cell: object) -> None:
     lines = [json.dumps({"sentence": one, "label": 1}) for one in ("a", cell)]
-    with pytest.raises(InputError, match=rf"row 2, column 'sentence': {kind}, .*, and not a text\. "):
+    with pytest.raises(InputError, match=rf"row 2, column 'sentence': the cell is {kind}, .*, and not a text\. "):
         read("\n".join(lines), "jsonl")
 
 
@@ -280,7 +284,7 @@ def test_a_cell_of_jsonl_that_is_no_text_is_refused(read: Read, kind: str, cell:
 @pytest.mark.parametrize("form", ["parquet", "saved"])
 def test_a_cell_of_arrow_that_is_no_text_is_refused(tmp_path: Path, form: str, kind: str, cell: object) -> None:
     save(form, tmp_path, datasets.Dataset.from_dict({"sentence": [cell], "label": [1]}))
-    with pytest.raises(InputError, match=rf"row 1, column 'sentence': {kind}, .*, and not a text\. "):
+    with pytest.raises(InputError, match=rf"row 1, column 'sentence': the cell is {kind}, .*, and not a text\. "):
         load_rows(ONE, "train", data=str(tmp_path))
 
 
@@ -320,7 +324,7 @@ def test_the_parts_of_a_split_are_read_in_order_and_none_may_be_absent(tmp_path:
         data.shard(3, at).to_parquet(str(tmp_path / f"data/train-{at:05}-of-00003.parquet"))
     assert load_rows(ONE, "train", data=str(tmp_path)).texts == [("a",), ("b",), ("c",)]
     (tmp_path / "data/train-00001-of-00003.parquet").unlink()
-    with pytest.raises(InputError, match=r"train has 2 of 3 files, such as train-00000-of-00003.parquet\. Get the"):
+    with pytest.raises(InputError, match=r"train has 2 of 3 files, such as train-00000-of-00003.parquet\. Add the"):
         load_rows(ONE, "train", data=str(tmp_path))
 
 
@@ -347,7 +351,7 @@ def test_one_file_is_divided_by_a_column(single: str) -> None:
     rows = load_rows(ONE, "validation", data=single, split_column="part")
     assert rows.texts == [(f"text {at % 80}",) for at in range(0, 100, 4)]
     assert (rows.number(1), rows.take([1]).number(0)) == (5, 5)  # as in the file
-    with pytest.raises(InputError, match=r"no row has 'test' in the column 'part', only 'validation', 'train'\. "):
+    with pytest.raises(InputError, match=r"no row has 'test' in the column 'part', which has only 'validation'"):
         load_rows(ONE, "test", data=single, split_column="part")
 
 
@@ -422,14 +426,14 @@ def test_a_file_without_rows_is_refused_in_parts_too(tmp_path: Path, suffix: str
 
 def test_a_cell_that_cannot_be_read_in_a_later_part_has_the_number_of_its_row(tmp_path: Path) -> None:
     (tmp_path / "any.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in ("a", "b", "c", 4)))
-    with pytest.raises(InputError, match=r"row 4, column 'text': a number, 4, and not a text"):
+    with pytest.raises(InputError, match=r"row 4, column 'text': the cell is a number, 4, and not a text"):
         list(read_texts(tmp_path / "any.jsonl", ["text"], rows=3))
 
 
 def test_a_missing_split_names_those_that_are_there(tmp_path: Path) -> None:
     for name in ("train", "dev"):
         (tmp_path / f"{name}.csv").write_text("sentence,label\na,1\n")
-    with pytest.raises(InputError, match=r"It has dev, train\. "):
+    with pytest.raises(InputError, match=r"The folder has dev, train\. "):
         load_rows(ONE, "validation", data=str(tmp_path))
 
 

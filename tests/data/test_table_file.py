@@ -59,7 +59,7 @@ OBJECT = {"version": 1, "data": json.loads(FRAME.to_json(orient="records"))}
 @pytest.mark.parametrize("text", [FRAME.to_json(), json.dumps(OBJECT), json.dumps(OBJECT, indent=2)])
 def test_an_object_with_rows_in_it_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "any.json").write_text(text)
-    with pytest.raises(InputError, match=r"any\.json: one object, and not rows\. Write an array .* lines=True\.$"):
+    with pytest.raises(InputError, match=r"any\.json: the file is one object, and not rows\. Write .* lines=True\.$"):
         next(read_parts(tmp_path / "any.json"))
 
 
@@ -75,7 +75,7 @@ def test_a_broken_array_is_refused(tmp_path: Path, text: str, where: str) -> Non
 def test_a_tsv_with_the_quotes_of_a_csv_is_refused_and_read_as_a_csv(tmp_path: Path) -> None:
     quoted = tmp_path / "any.tsv"
     PLAIN.replace("c, d", 'he said "c"').to_csv(quoted, sep="\t", index=False)
-    with pytest.raises(InputError, match=r'quoted, such as "he said ""c""", and a tsv .* Rename it to \.csv'):
+    with pytest.raises(InputError, match=r'quoted, such as "he said ""c""", but quotes .* Rename the file to \.csv'):
         refuse_quotes(next(read_parts(quoted)))
     assert ('he said "c"', 1) in cells(read_parts(quoted.rename(tmp_path / "any.csv")))
 
@@ -97,21 +97,21 @@ UNREAD: dict[str, tuple[str, Any, str]] = {
     "a quote without an end": (
         "any.csv",
         b'"' + b"a" * 140_000,
-        r"any\.csv: line 1 has a quote that is not closed",
+        r"any\.csv: line 1 has an unclosed quote",
     ),
-    "an old encoding": ("any.csv", "text\ncafé\n".encode("cp1252"), r"in line 2 .* iconv -f ENCODING -t UTF-8 .*1252"),
+    "an old encoding": ("any.csv", "text\ncafé\n".encode("cp1252"), r"line 2 is not .* iconv -f ENCODING -t .*1252"),
     "gzip": ("any.csv.gz", b"\x1f\x8b", r"not a table that can be read\. Unpack it: gunzip any\.csv\.gz$"),
     "Git LFS": (
         "any.parquet",
         b"version https://git-lfs.github.com/spec/v1\n",
-        r"a pointer of Git LFS.*: git lfs pull$",
+        r"a Git LFS pointer.*: git lfs pull$",
     ),
-    "gzip by the name of a csv": ("any.csv", b"\x1f\x8b\x08\0", r"whatever it is called\. Unpack it: gunzip <"),
+    "gzip by the name of a csv": ("any.csv", b"\x1f\x8b\x08\0", r"despite the suffix\. Unpack it: gunzip <"),
     "a workbook by the name of a csv": ("any.csv", b"PK\x03\x04\x14", "an archive or a workbook: unpack it, or save"),
-    "bzip2 by the name of a csv": ("any.csv", bz2.compress(b"text\n"), r"whatever it is called\. Unpack it: bunzip2 <"),
-    "parquet by the name of a csv": ("any.csv", b"PAR1\x15", r"It is parquet: rename it to \.parquet\.$"),
-    "a line for a spreadsheet": ("any.csv", b"sep=;\na;b\n", r"its first line, 'sep=;', is for a spreadsheet\. Remove"),
-    "a workbook": ("any.xlsx", b"PK", r"not a table .* Give a file \*\.tsv, \*\.csv, .*\*\.parquet\.$"),
+    "bzip2 by the name of a csv": ("any.csv", bz2.compress(b"text\n"), r"despite the suffix\. Unpack it: bunzip2 <"),
+    "parquet by the name of a csv": ("any.csv", b"PAR1\x15", r"It is a parquet file: rename it to \.parquet\.$"),
+    "a line for a spreadsheet": ("any.csv", b"sep=;\na;b\n", r"its first line, 'sep=;', is only for spreadsheets"),
+    "a workbook": ("any.xlsx", b"PK", r"not a table .* Give a file whose name ends with \.tsv, \.csv, .*\.parquet\.$"),
 }
 
 
@@ -161,7 +161,7 @@ def test_utf_16_is_named_with_and_without_its_mark(tmp_path: Path, mark: bool) -
 
 
 def test_a_line_that_is_longer_than_the_header_is_named_with_both_lengths(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"line 3 has 3 cells, and the header has 2\. Write quotes"):
+    with pytest.raises(InputError, match=r"line 3 has 3 cells, and the header has 2\. Put quotes"):
         rows_of(tmp_path, "text,label\na,1\nb, c,0\n")
 
 
@@ -177,7 +177,7 @@ def test_a_csv_whose_quotes_hide_rows_is_refused(
     tmp_path: Path, lines: list[str], where: str, size: int | None
 ) -> None:
     (tmp_path / "train.csv").write_text("\n".join(["text,label", *lines, ""]))
-    with pytest.raises(InputError, match=rf"train\.csv: {where} a quote that is not closed"):
+    with pytest.raises(InputError, match=rf"train\.csv: {where} an unclosed quote"):
         list(read_parts(tmp_path / "train.csv", size))
 
 

@@ -56,12 +56,12 @@ def of_another_kind(folder: Path) -> None:
 
 
 UNREAD = {
-    of_hub: r"Its folder sst2 has validation\. Name that folder\.$",
-    of_spark: r"validation\.csv is a folder\. Join its files in one",
-    compressed: r"validation\.jsonl\.gz is not read\. Unpack it: gunzip validation\.jsonl\.gz$",
-    of_pipes: r"validation\.csv is not read\. It is a broken link, a pipe or a device\. Save it as a file\.$",
-    of_broken_links: r"validation\.csv is not read\. It is a broken link, a pipe or a device\. Save it as a file\.$",
-    of_another_kind: r"validation\.xlsx is not read\. Give a file \*\.tsv",
+    of_hub: r"Its subfolder sst2 has validation\. Name that folder with --data\.$",
+    of_spark: r"validation\.csv is a folder\. Join its files into one",
+    compressed: r"validation\.jsonl\.gz cannot be read\. Unpack it: gunzip validation\.jsonl\.gz$",
+    of_pipes: r"validation\.csv cannot be read\. It is a broken link, a pipe or a device\. Save it as a file\.$",
+    of_broken_links: r"validation\.csv cannot be read\. It is a broken link, a pipe or a device\. Save it as a file\.$",
+    of_another_kind: r"validation\.xlsx cannot be read\. Give a file whose name ends with \.tsv",
 }
 
 
@@ -74,5 +74,5 @@ def test_a_folder_without_a_split_says_what_is_there_instead(tmp_path: Path, mak
 
 def test_a_pipe_is_not_a_place(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(InputError, match=r"neither a file nor a folder, but a pipe or a device\. Save it as a file\.$"):
+    with pytest.raises(InputError, match=r"a pipe or a device, not a file or a folder\. Save it as a file\.$"):
         read_split(tmp_path / "pipe", "train")

@@ -57,7 +57,8 @@ def test_the_default_is_sst2() -> None:
 
 def test_unknown_task_names_the_known() -> None:
     with pytest.raises(
-        UsageError, match=r"^--task sst3: unknown\. Did you mean sst2\? Choose one of cola, .*, custom, or a TOML"
+        UsageError,
+        match=r"^--task sst3: the task is unknown\. Did you mean sst2\? Choose one of cola, .*, custom, or a",
     ):
         load("sst3")
 
@@ -80,7 +81,9 @@ def test_a_column_is_named_once(texts: str, label: str) -> None:
 
 @pytest.mark.parametrize("columns", ["a,b,c", "a,", ",", " "])
 def test_custom_needs_one_or_two_columns(columns: str) -> None:
-    with pytest.raises(UsageError, match=rf"^--text-column {columns}: one or two columns are needed\. Write A or A,B"):
+    with pytest.raises(
+        UsageError, match=rf"^--text-column {columns}: one or two columns can be named\. Write A for one, or A,B"
+    ):
         load("custom", text_column=columns, label_column="c")
 
 
@@ -118,16 +121,16 @@ def test_a_task_may_be_any_file(write: Callable[[str], Path]) -> None:
     ("text", "message"),
     [
         ('text_columns = ["t"]', "the key label_column is missing. Add it, as in"),
-        (OWN + "colour = 1", "unknown key 'colour'. Known: name, text_columns"),
-        (OWN + 'metrics = ["bleu"]', "unknown metric 'bleu'. Choose from accuracy, f1"),
-        (OWN + 'metrics = ["f1"]\nprimary = "accuracy"', "the primary metric accuracy is not among metrics"),
+        (OWN + "colour = 1", "the key 'colour' is unknown. Known keys are name, text_columns"),
+        (OWN + 'metrics = ["bleu"]', "the metric 'bleu' is unknown. Choose from accuracy, f1"),
+        (OWN + 'metrics = ["f1"]\nprimary = "accuracy"', "the primary metric accuracy is not in the list `metrics`"),
         (OWN + 'metrics = "f1"', "metrics is 'f1'. Write a list of texts"),
         (OWN + "labels = [0, 1]", "labels is (0, 1). Write a list of texts"),
         ('text_columns = "t"\nlabel_column = "l"', "text_columns is 't'. Write a list of texts"),
-        ('text_columns = []\nlabel_column = "l"', "text_columns are none. Name one or two."),
+        ('text_columns = []\nlabel_column = "l"', "text_columns are empty. Name one column or two."),
         (OWN + 'hub = "glue"', "hub is 'glue'. Write [hub]"),
         (OWN + '[hub]\nconfig = "x"', "hub is {'config': 'x'}. Write [hub]"),
-        ("text", "not a TOML file"),
+        ("text", "this is not a valid TOML file"),
     ],
 )
 def test_a_broken_task_says_what_is_wrong(write: Callable[[str], Path], text: str, message: str) -> None:

@@ -82,7 +82,7 @@ def test_a_bad_row_names_itself(data: bytes, parts: int, message: str) -> None:
 def test_arguments_are_texts_or_pairs() -> None:
     assert from_arguments(["a", "b"], parts=1) == [("a",), ("b",)]
     assert from_arguments(["a", "b", "c", "d"], parts=2) == [("a", "b"), ("c", "d")]
-    with pytest.raises(UsageError, match="3 texts, and this model takes pairs"):
+    with pytest.raises(UsageError, match="3 texts, but this model reads pairs"):
         from_arguments(["a", "b", "c"], parts=2)
     with pytest.raises(InputError, match="row 2 is not UTF-8"):
         from_arguments(["a", os.fsdecode(b"\xff")], parts=1)
@@ -116,5 +116,5 @@ def test_a_hole_is_named_by_its_row_in_the_file(tmp_path: Path) -> None:
         list(read_texts(tmp_path / "x.csv", ("a",), rows=2))
     with pytest.raises(InputError, match=r"no column 'b', only 'a'\. Name the columns with --text-column"):
         list(read_texts(tmp_path / "x.csv", ("b",), rows=2))
-    with pytest.raises(InputError, match=r"x\.txt: not a table that can be read"):
+    with pytest.raises(InputError, match=r"x\.txt: this is not a table that can be read"):
         list(read_texts(tmp_path / "x.txt", ("b",), rows=2))

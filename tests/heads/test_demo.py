@@ -1,4 +1,4 @@
-"""Trained models of tags and of labels: their scores, their INT8, and planted faults in their bundles."""
+"""Trained token classifiers and multi-label classifiers: scores, INT8, and planted faults in their bundles."""
 
 import json
 import shutil
@@ -120,12 +120,12 @@ def test_tags_of_another_scheme_are_refused_with_their_row(export: Callable[[str
     """IOB1 begins an entity with I, and with B only behind another one of its type."""
     rows = (MODELS["demo-tokens"].parent / "validation.tsv").read_text().splitlines()[:50]
     (tmp_path / "validation.tsv").write_text("\n".join(rows).replace("B-", "I-"))
-    with pytest.raises(InputError, match=r"validation.tsv: row \d+, word \d+ has the tag 'I-.*Convert the tags to it"):
+    with pytest.raises(InputError, match=r"validation.tsv: row \d+, word \d+ has the tag 'I-.*Convert the tags to"):
         toolchain.evaluate(export("tokens"), file="model.onnx", data=tmp_path, device="cpu")
 
 
 def test_a_server_of_tags_is_not_evaluated(export: Callable[[str], Path]) -> None:
-    with pytest.raises(UsageError, match=r"^--backend service: ENTITIES of a model of tags lack the logits"):
+    with pytest.raises(UsageError, match=r"^--backend service: a server that runs a token classifier returns ENTITIES"):
         toolchain.evaluate(export("tokens"), backend="service", url="http://127.0.0.1:1")
 
 

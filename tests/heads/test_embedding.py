@@ -50,18 +50,18 @@ def test_a_vector_has_no_labels_and_answers_itself():
     assert HEAD.answers(VECTORS[:1]) == HEAD.responses(VECTORS[:1]) == [{"embedding": VECTORS[0].tolist()}]
     assert HEAD.outputs == {"EMBEDDING": 8}
     assert HEAD.output("EMBEDDING", VECTORS) is VECTORS
-    with pytest.raises(UsageError, match="top_k=None: a model of vectors has no labels"):
+    with pytest.raises(UsageError, match="top_k=None: an embedding model has no labels"):
         HEAD.best(VECTORS, None)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"text_columns": ("a",)}, "a model of vectors, which is scored on pairs of texts. Name two text columns"),
-        ({"metrics": ("pearson",)}, "the metric pearson does not fit a model of vectors"),
+        ({"text_columns": ("a",)}, "an embedding model, which is scored on pairs of texts. Name two text columns"),
+        ({"metrics": ("pearson",)}, "the metric pearson does not fit an embedding model"),
         (
             {"head": "sequence"},
-            "says that the head is sequence, and the checkpoint's config.json that it is embedding",
+            "the task has the head sequence, but the checkpoint's config.json is for the head embedding",
         ),
     ],
 )
@@ -71,7 +71,7 @@ def test_a_task_of_another_head_is_refused(changes, message):
 
 
 def test_a_score_that_is_not_a_number_is_refused_with_its_row():
-    with pytest.raises(InputError, match=r"f: row 2 has the label 'much'. Write a finite number"):
+    with pytest.raises(InputError, match=r"f: row 2 has the label 'much', and the task needs a number. Write a finite"):
         HEAD.read(Rows("f", [("a", "b")] * 2, [0.5, "much"]))
 
 
@@ -79,7 +79,7 @@ def test_a_score_that_is_not_a_number_is_refused_with_its_row():
     ("line", "message"),
     [
         ('pooling = "max"', "pooling is 'max'. Write mean or cls."),
-        ("normalize = true", "normalize is True. Write true or false, and pooling beside it."),
+        ("normalize = true", "normalize is True. Write true or false, and set pooling too."),
     ],
 )
 def test_another_pooling_in_a_task_is_refused(line, message, tmp_path):

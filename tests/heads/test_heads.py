@@ -42,9 +42,13 @@ def test_the_main_metric_is_the_one_that_is_named_or_accuracy_or_the_first(metri
 @pytest.mark.parametrize(
     ("labels", "primary", "message"),
     [
-        (("a",), "accuracy", "--task t: the task has classes, and the model returns a. Choose the task"),
-        (("a", "b"), "pearson", "--task t: the task is a regression, and the model returns a, b. Choose the task"),
-        (("a", "a"), "accuracy", "the label 'a' stands twice in a, a."),
+        (("a",), "accuracy", "--task t: the task has classes, but the model's only output is a. Choose the task"),
+        (
+            ("a", "b"),
+            "pearson",
+            "--task t: the task is a regression, but the model has the outputs a, b. Choose the task",
+        ),
+        (("a", "a"), "accuracy", "the label 'a' occurs twice in a, a."),
     ],
 )
 def test_outputs_that_do_not_fit_the_task_are_refused(labels, primary, message):
@@ -54,7 +58,7 @@ def test_outputs_that_do_not_fit_the_task_are_refused(labels, primary, message):
 
 
 def test_a_metric_of_another_head_is_refused():
-    with pytest.raises(InputError, match=r"^--task t: the metric pearson does not fit a model of classes"):
+    with pytest.raises(InputError, match=r"^--task t: the metric pearson does not fit a single-label classifier"):
         head_of("a", "b", metrics=("accuracy", "pearson"), primary="accuracy")
 
 

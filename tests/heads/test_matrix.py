@@ -313,7 +313,7 @@ def test_vectors_are_those_of_the_saved_predictions(made: Made) -> None:
     found = load_predictions(result)
     with toolchain.load(made.bundle, device="cpu") as embedder:
         first, second = ([one["embedding"] for one in embedder([row[key] for row in rows])] for key in ("s", "second"))
-        with pytest.raises(UsageError, match="top_k=2: a model of vectors has no labels"):
+        with pytest.raises(UsageError, match="top_k=2: an embedding model has no labels"):
             embedder(rows[0]["s"], top_k=2)
     np.testing.assert_allclose(np.stack([first, second], axis=1), found.logits, atol=1e-6)
     np.testing.assert_allclose(found.predicted, (np.array(first) * second).sum(axis=1), atol=1e-6)

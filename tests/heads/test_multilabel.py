@@ -54,7 +54,7 @@ def test_labels_are_lists_of_names_or_positions(cells):
     [
         ("a", "row 2 has the labels 'a', which are not a list. Write a JSON list"),
         ('{"a": 1}', "which are not a list"),
-        (["a", "d"], "row 2 has the label 'd', which is not among the model's: a, b, c."),
+        (["a", "d"], "row 2 has the label 'd', which is not among the model's labels: a, b, c."),
     ],
 )
 def test_what_is_not_a_list_or_not_a_label_is_refused_with_its_row(cell, message):
@@ -69,7 +69,7 @@ def test_a_label_may_have_a_column_of_its_own(tmp_path):
     task = Task(name="t", text_columns=("s",), label_columns=("a", "b"))
     assert load_rows(task, "train", data=str(tmp_path)).labels == [["a"], ["b"]]
     (tmp_path / "train.csv").write_text("s,a,b\none,1,0\ntwo,0,maybe\n")
-    with pytest.raises(InputError, match=r"row 2, column 'b': 'maybe' is neither 1, for a row with this label, nor 0"):
+    with pytest.raises(InputError, match=r"row 2, column 'b': 'maybe' is neither 0 nor 1\. Write 1"):
         load_rows(task, "train", data=str(tmp_path))
 
 
@@ -135,13 +135,13 @@ def test_each_head_refuses_what_belongs_to_the_other():
     task = {"name": "t", "text_columns": ("s",), "label_column": "l"}
     from toolchain.heads import find_head
 
-    with pytest.raises(InputError, match=r"the task says that the head is sequence, and the checkpoint's config.json"):
+    with pytest.raises(InputError, match=r"the task has the head sequence, but the checkpoint's config.json"):
         find_head(Task(**task, head="sequence"), ("a", "b"), possible=("multilabel",))
-    with pytest.raises(InputError, match=r"the metric accuracy does not fit a model of several labels a row"):
+    with pytest.raises(InputError, match=r"the metric accuracy does not fit a multi-label classifier"):
         find_head(Task(**task, metrics=("accuracy",)), ("a", "b"), possible=("multilabel",))
-    with pytest.raises(UsageError, match=r"--threshold 0\.3: a model of classes has none"):
+    with pytest.raises(UsageError, match=r"--threshold 0\.3: a single-label classifier has no threshold"):
         find_head(Task(**task), ("a", "b"), threshold=0.3)
-    with pytest.raises(UsageError, match=r"--threshold 2: not between 0 and 1"):
+    with pytest.raises(UsageError, match=r"--threshold 2: the value is not between 0 and 1"):
         find_head(Task(**task), ("a", "b"), possible=("multilabel",), threshold=2)
     with pytest.raises(InputError, match="it has several label columns"):
         find_head(Task(name="t", text_columns=("s",), label_columns=("a", "b")), ("a", "b"))

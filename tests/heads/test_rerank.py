@@ -76,11 +76,11 @@ def test_queries_are_a_column_or_the_first_text(tmp_path):
 def test_what_cannot_be_ranked_is_refused():
     with pytest.raises(InputError, match=r"f: row 1 has the relevance -1. Write 0 for a text that does not fit"):
         HEAD.read(Rows("f", [("q", "p")], [-1]))
-    with pytest.raises(InputError, match="the task ranks texts by one number, and the model returns a, b"):
+    with pytest.raises(InputError, match="the task ranks texts by one number, but the model has the outputs a, b"):
         find_head(Task(**TASK), ("a", "b"))
     with pytest.raises(InputError, match=r"a reranker reads a query and a text. Name two text columns"):
         find_head(Task(**TASK | {"text_columns": ("p",)}), ("score",))
-    with pytest.raises(InputError, match=r"query_column is for a reranker, and this is a model of classes"):
+    with pytest.raises(InputError, match=r"query_column is for a reranker, and this is a single-label classifier"):
         head_of("a", "b", query_column="id")
     with pytest.raises(InputError, match="the metric accuracy does not fit a reranker"):
         find_head(Task(**TASK, metrics=("accuracy",)), ("score",))

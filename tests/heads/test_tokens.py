@@ -123,7 +123,7 @@ def test_a_word_has_the_tag_of_its_first_token_and_padding_counts_nothing():
     padded = np.pad(logits, ((0, 0), (0, 3), (0, 0)))
     assert head.answers(padded) == head.answers(logits)
     assert head.distance(padded, padded).rank == 0
-    with pytest.raises(UsageError, match="top_k=2: a model of tags gives entities"):
+    with pytest.raises(UsageError, match="top_k=2: a token classifier gives entities"):
         head.best(logits, 2)
 
 
@@ -138,12 +138,18 @@ def test_words_beyond_the_models_length_are_missed():
     ("row", "message"),
     [
         ({"w": ["a", "b"], "t": ["O"]}, "row 2 has 2 words and 1 tags. Write one tag for each word."),
-        ({"w": ["a b"], "t": ["O"]}, "row 2, word 1: 'a b' is not one word. Write a text without white space"),
-        ({"w": [], "t": []}, "row 2 has no words. Remove it."),
+        ({"w": ["a b"], "t": ["O"]}, "row 2, word 1: 'a b' is not one word. Write a word without white space"),
+        ({"w": [], "t": []}, "row 2 has no words. Remove the row."),
         ({"w": 3, "t": ["O"]}, "row 2, column 'w': 3 is not a list of words. Write a list"),
-        ({"w": ["a"], "t": ["B-FOO"]}, "row 2, word 1 has the tag 'B-FOO', which is not among the model's 5: O, B-PER"),
-        ({"w": ["a"], "t": ["S-PER"]}, "The model's tags begin with B, I: convert the tags."),
-        ({"w": ["a", "b"], "t": ["O", "I-PER"]}, "row 2, word 2 has the tag 'I-PER' after 'O', and an entity begins"),
+        (
+            {"w": ["a"], "t": ["B-FOO"]},
+            "row 2, word 1 has the tag 'B-FOO', which is not among the model's 5 tags: O, B-PER",
+        ),
+        ({"w": ["a"], "t": ["S-PER"]}, "The model's tags begin with B, I: convert the tags of the data."),
+        (
+            {"w": ["a", "b"], "t": ["O", "I-PER"]},
+            "row 2, word 2 has the tag 'I-PER' after 'O', but in the model's scheme",
+        ),
         ({"w": ["a"], "t": [7]}, "row 2, word 1 has the tag 7, which is not among"),
     ],
 )
@@ -170,7 +176,7 @@ def test_words_are_read_from_lists_texts_and_conll(tmp_path):
         assert rows.texts == [("Anna left",), ("Ulm",)]
         assert HEAD.read(rows).tolist() == [[1, 0], [3, 0]]
     (tmp_path / "conll" / "train.conll").write_text("Anna B-PER\nleft\n")
-    with pytest.raises(InputError, match=r"train.conll: line 2 is 'left': a word without a tag. Add its tag"):
+    with pytest.raises(InputError, match=r"train.conll: line 2, 'left', is a word without a tag. Add its tag"):
         load_rows(task, "train", data=str(tmp_path / "conll"))
 
 
@@ -179,9 +185,9 @@ def test_outputs_that_are_no_tags_and_other_heads_are_refused():
 
     with pytest.raises(InputError, match=r"the model's output 'PER' is not a tag such as O, B-PER or I-PER"):
         head_of("O", "PER", name="tokens")
-    with pytest.raises(InputError, match="O or every entity is missing"):
+    with pytest.raises(InputError, match="O and at least one entity tag are needed"):
         head_of("B-PER", "I-PER", name="tokens")
-    with pytest.raises(InputError, match=r"the task says that the head is sequence, and the checkpoint's config.json"):
+    with pytest.raises(InputError, match=r"the task has the head sequence, but the checkpoint's config.json"):
         find_head(Task(name="t", text_columns=("w",), label_column="t", head="sequence"), IOB2, possible=("tokens",))
     named = head_of("LABEL_0", "LABEL_1", "LABEL_2", name="tokens", labels=("O", "B-X", "I-X"))
     assert (named.names, named.tags) == (["X"], ["O", "B-X", "I-X"])

@@ -1,1 +1,1 @@
-"""Labelled rows: tables, tasks, labels, metrics, the hub, and the built-in demo."""
+"""Labelled data: reads rows from files or the Hugging Face hub, defines tasks and metrics, and holds the demo."""

@@ -1,4 +1,4 @@
-"""A quick check, once per process, whether Hugging Face's hub can be reached."""
+"""Checks, quickly and once per process, whether the Hugging Face hub can be reached."""
 
 import functools
 

@@ -1,7 +1,8 @@
-"""The match between the labels in the data and the outputs of the model.
+"""Maps the labels in the data to the indices of the model's outputs.
 
-A name is matched as it stands, and only if no name is equal, by a folding that keeps every sign and every vowel mark:
-C, C++ and C# are three labels. A number is a position from 0; positions from 1 are never guessed.
+A name is compared as it is written. If no name of the model is equal, the comparison ignores case and treats spaces,
+underscores and hyphens between letters alike. All other characters count: C, C++ and C# are three labels. A number is
+an index from 0; the code never guesses that numbers start from 1.
 """
 
 import decimal
@@ -35,11 +36,11 @@ FEW_TEXTS = 0.1
 def read_labels(rows: Rows, task: Task, model_labels: list[str]) -> NDArray[Any]:
     """Return the labels of rows as indices of the model's outputs, int64 [n].
 
-    A number in the data is an index into the task's labels, unless the labels are numbers themselves. If the model has
-    only generic names (`LABEL_0`), the position in the task's labels is the index, and a warning says so.
+    A number in the data is an index into the task's labels, unless the labels' names are numbers. If the model has only
+    generic names (`LABEL_0`), a label's index in the task's labels is used, and a warning is logged.
 
     Raises:
-        InputError: the model and the task differ in size, the names do not match, or a row has an unknown label.
+        InputError: model and task differ in the number or the names of their labels, or a row has an unknown label.
     """
     names = _Names(task, model_labels, rows)
     found = {key: names.find(label) for key, label in _distinct(rows).items()}
@@ -49,24 +50,24 @@ def read_labels(rows: Rows, task: Task, model_labels: list[str]) -> NDArray[Any]
         swapped = all(names.find(text) >= 0 for (text, *_) in rows.texts[:SWAP_ROWS]) or _looks_swapped(rows)
         raise InputError(
             f"{rows.source}: row {rows.number(row)} has the label {rows.labels[row]!r}, which is not among the "
-            f"model's: {', '.join(model_labels)}. {SWAPPED if swapped else names.advice(rows.labels[row])}"
+            f"model's labels: {', '.join(model_labels)}. {SWAPPED if swapped else names.advice(rows.labels[row])}"
         )
     return np.array(indices, np.int64)
 
 
 SWAPPED = (
-    "The text column looks like labels: --text-column and --label-column are probably swapped. Exchange their names."
+    "The text column contains labels: --text-column and --label-column are probably swapped. Exchange the two names."
 )
 
 
 class _Names:
-    """The labels that rows may have, and the model's output that each stands for."""
+    """The labels that rows may have, and the index of the model's output for each of them."""
 
     def __init__(self, task: Task, model_labels: list[str], rows: Rows) -> None:
-        """Match the task's labels, if it states them, with the model's.
+        """Match the task's labels, if it states any, with the model's labels.
 
         Raises:
-            InputError: they differ in number or name.
+            InputError: the labels of task and model differ in number or name.
         """
         order = order_of(task, model_labels) if task.labels else list(range(len(model_labels)))
         self.finders = [_Finder(model_labels, range(len(model_labels)))]
@@ -83,21 +84,21 @@ class _Names:
             self._check_positions(rows, numbers, model_labels)
         if self._generic:
             log.warning(
-                "the model names its labels only %s: they are matched by index%s",
+                "the model's labels have only generic names (%s), so the labels in the data are matched by index%s",
                 ", ".join(model_labels),
-                f", as {', '.join(task.labels)}" if task.labels else "",
+                f", in the order {', '.join(task.labels)}" if task.labels else "",
             )
         self.class_names: list[int] = []
         if rows.label_names and numbers and (task.labels or not self._generic):
             self._read_class_names(rows)
         elif not self._generic and not task.labels and numbers and self.positions:
             log.warning(
-                "labels that are numbers are read as positions of the model's labels: %s",
+                "the labels in the data are numbers, and are read as indices of the model's labels: %s",
                 ", ".join(f"{index} is {name}" for index, name in enumerate(model_labels)),
             )
 
     def find(self, label: Any) -> int:
-        """Return the index of the model's output for a label of the data, or -1."""
+        """Return the index of the model's output for a label of the data, or -1 if the label is unknown."""
         position = _position(label)
         if self.class_names and position is not None:
             return self.class_names[position] if 0 <= position < len(self.class_names) else -1
@@ -108,38 +109,41 @@ class _Names:
         return self.positions[position] if position is not None and 0 <= position < len(self.positions) else -1
 
     def advice(self, label: Any) -> str:
-        """Return what to do about a label that was not found."""
+        """Return the advice at the end of the message about an unknown label."""
         position = _position(label)
         if position is not None and (self._numbered or 0 < position == len(self.positions)):
-            return "Numbers are positions from 0, and are not guessed to start from 1. Write the names of the labels."
+            return "Numbers are read as indices from 0. If they start from 1, write the names of the labels instead."
         if position is not None and position < 0:
-            return "Data sets hide the labels of their test split so. Choose a split with labels with --split."
+            return "Data sets hide the labels of a test split with negative numbers. Choose a labelled --split."
         if self._generic:
-            return "Write positions from 0, or give the model names: id2label in its config.json."
+            return "Write indices from 0, or name the model's labels with id2label in the model's config.json."
         if not isinstance(label, VALUES):
-            return f"It is a {type(label).__name__}. Write the name of the label as text, or its position from 0."
+            return f"It is a {type(label).__name__}. Write the name of the label as text, or its index from 0."
         if isinstance(label, bool):
-            return "It is true or false. Write the names of the labels, or the positions 0 and 1 that these stand for."
+            return "It is a boolean. Write the names of the labels, or their indices 0 and 1."
         return "Fix the row, or choose the task that the model was trained for."
 
     def _check_positions(self, rows: Rows, numbers: set[int], model_labels: list[str]) -> None:
-        """Take no positions where the names have numbers of their own, unless the data count from 0."""
+        """Stop reading numbers as indices if no row has the label 0 and the model's names contain digits.
+
+        The numbers may then be those in the names, such as 1 in "1 star". For other names, a warning is logged.
+        """
         if min(numbers) <= 0 or rows.label_names:  # one below 0 will be refused
             return
         if not _generic(model_labels) and any(re.search(r"[0-9]", name) for name in model_labels):
             self.positions, self._numbered = [], True
         elif len(rows) > len(model_labels):
             log.warning(
-                "%s: no row has the label 0, and numbers are read as positions from 0. If they count from 1, write the "
-                "names of the labels.",
+                "%s: numbers are read as indices from 0, but no row has the label 0. If they start from 1, write the "
+                "names of the labels instead.",
                 rows.source,
             )
 
     def _read_class_names(self, rows: Rows) -> None:
-        """Match the names behind the numbers with the labels; if none matches, they are taken by position.
+        """Match the data's names of numbered classes with the labels. If no name is equal, match them by position.
 
         Raises:
-            InputError: only some of the names match, or none does and they are not as many as the labels.
+            InputError: only some of the names match, or none does and the data and the labels differ in number.
         """
         finder = self.finders[0]
         found = [finder.find(name) for name in rows.label_names]
@@ -148,16 +152,16 @@ class _Names:
             return
         if len(found) != len(finder.names) or max(found) >= 0:
             raise InputError(
-                f"{rows.source}: its labels are the classes {', '.join(rows.label_names)}, and those of the task or "
+                f"{rows.source}: the data's classes are {', '.join(rows.label_names)}, and the labels of the task or "
                 f"the model are {', '.join(finder.names)}. Give them the same names."
             )
         self.class_names = list(finder.names.values())
         pairs = ", ".join(f"{one} is {other}" for one, other in zip(rows.label_names, finder.names, strict=True))
-        log.warning("%s: the labels are matched by position: %s", rows.source, pairs)
+        log.warning("%s: no class name equals a label, so they are matched by position: %s", rows.source, pairs)
 
 
 class _Finder:
-    """Names, each with an index, that are found as they stand or folded.
+    """Finds the index of a label by its name: first the exact name, then a name that `_fold` makes equal.
 
     Raises:
         InputError: on construction, if two names are equal.
@@ -167,7 +171,8 @@ class _Finder:
         self.names = dict(zip(names, indices, strict=True))
         if twice := [name for name in names if names.count(name) > 1]:
             raise InputError(
-                f"the label {twice[0]!r} stands twice in {', '.join(names)}. Give distinct names in id2label."
+                f"the label {twice[0]!r} occurs twice in {', '.join(names)}. Give distinct names in id2label, or in "
+                "labels of the task's TOML."
             )
         folded: dict[str, list[int]] = {}
         for name, index in self.names.items():
@@ -176,7 +181,7 @@ class _Finder:
         self._folded = {key: found[0] for key, found in folded.items() if len(found) == 1}
 
     def find(self, label: Any) -> int:
-        """Return the index of a label, or -1."""
+        """Return the index of a label, or -1 if no name matches."""
         text = str(label)
         for form in (text, text.strip()):
             if form in self.names:
@@ -185,12 +190,12 @@ class _Finder:
 
 
 def _distinct(rows: Rows) -> dict[tuple[type, str], Any]:
-    """Return each different label once."""
+    """Return the distinct labels of the rows, each by its key."""
     return {_key(label): label for label in rows.labels}
 
 
 def _key(label: Any) -> tuple[type, str]:
-    """Return a key for a label of any type: a list cannot be one itself, and True is not 1."""
+    """Return a dictionary key for a label of any type. A list is not hashable, and True would be the same key as 1."""
     return type(label), str(label)
 
 
@@ -199,8 +204,8 @@ def in_task_order(
 ) -> tuple[NDArray[Any], NDArray[np.float32]]:
     """Return references, int64 [n], and logits, float32 [n, classes], with the classes in the task's order.
 
-    A model may list the same labels in another order. Its class 1 is then not the task's, which matters to F1. Those of
-    a task that states no labels are returned unchanged.
+    A model may list the same labels in another order. Its class 1 is then not the task's class 1, whose F1 is
+    computed. If the task states no labels, both arrays are returned unchanged.
     """
     if not task.labels:
         return references, logits
@@ -209,22 +214,22 @@ def in_task_order(
 
 
 def read_numbers(rows: Rows, model_labels: list[str]) -> NDArray[np.float64]:
-    """Return the labels of rows as numbers, float64 [n], for a model with one output.
+    """Return the labels of rows as numbers, float64 [n], for a regression model, which has one output.
 
     Raises:
         InputError: the model has several outputs, or a label is not a finite number.
     """
     if len(model_labels) != 1:
         raise InputError(
-            f"{rows.source}: the task is a regression, and the model has {len(model_labels)} classes. "
-            "Choose the task that it was trained for."
+            f"{rows.source}: the task is a regression, but the model has {len(model_labels)} classes. "
+            "Choose the task that the model was trained for."
         )
     numbers = np.array([_number(label) for label in rows.labels], np.float64)
     if not np.isfinite(numbers).all():
         row = int(np.argmin(np.isfinite(numbers)))
         swapped = all(math.isfinite(_number(text)) for (text, *_) in rows.texts[:SWAP_ROWS])
         raise InputError(
-            f"{rows.source}: row {rows.number(row)} has the label {rows.labels[row]!r}. "
+            f"{rows.source}: row {rows.number(row)} has the label {rows.labels[row]!r}, and the task needs a number. "
             f"{SWAPPED if swapped else 'Write a finite number, such as 3.5.'}"
         )
     return numbers
@@ -240,17 +245,18 @@ def _number(label: Any) -> float:
 
 
 def _looks_swapped(rows: Rows) -> bool:
-    """Return whether few texts repeat in many rows, while nearly every label is different."""
+    """Return whether the columns are probably swapped: most labels are different, while few texts are."""
     count = len(rows)
     return count >= SWAP_ROWS and len(_distinct(rows)) > count / 2 and len(set(rows.texts)) < FEW_TEXTS * count
 
 
 def check_texts(rows: Rows) -> None:
-    """Warn of texts that are probably not the texts that the model is to read."""
+    """Log a warning if the text column probably does not contain the texts that the model should read."""
     count, different = len(rows), len(set(rows.texts))
     if count >= SWAP_ROWS and different < FEW_TEXTS * count:
         log.warning(
-            "%s: only %d different texts in %d rows, such as %.60r. Look whether --text-column names the right column.",
+            "%s: there are only %d different texts in %d rows, such as %.60r. "
+            "Check that --text-column names the right column.",
             rows.source,
             different,
             count,
@@ -259,31 +265,31 @@ def check_texts(rows: Rows) -> None:
     for column in zip(*rows.texts, strict=True):
         if all(math.isfinite(_number(text)) for text in column):
             log.warning(
-                "%s: every text is a number, such as %.60r. Look whether --text-column names the right column.",
+                "%s: every text is a number, such as %.60r. Check that --text-column names the right column.",
                 rows.source,
                 column[0],
             )
     if all(re.fullmatch(r"\s*(\[.*\]|\{.*\}|b'.*'|b\".*\")\s*", text, re.DOTALL) for text, *_ in rows.texts):
         log.warning(
-            "%s: every text is written as a list, an object or bytes, such as %.60r. The model reads it so. Write the "
-            "texts themselves, if that is not meant.",
+            "%s: every text is written as a list, an object or bytes, such as %.60r. The model reads the brackets and "
+            "quotes too. If that is not intended, write the texts alone.",
             rows.source,
             rows.texts[0][0],
         )
 
 
 def check_labels(task: Task, model_labels: list[str]) -> None:
-    """Refuse a model whose labels are not those of the task.
+    """Refuse a model whose labels differ from the task's labels or do not suit its metrics.
 
     Raises:
-        InputError: two labels of the model are equal, or the task states labels of another number or other names, or
-            has a metric of two classes and the model more.
+        InputError: two labels of the model are equal, the task's labels differ from the model's in number or name, or
+            a metric of the task needs two classes and the model has another number.
     """
     of_two = next((name for name in task.metrics if name in TWO_CLASSES), None)
     if of_two and len(model_labels) != 2:
         raise InputError(
-            f"--task {task.name}: its metric {of_two} is of two classes, and the model has {len(model_labels)}. "
-            "Choose accuracy or matthews_correlation in the task's TOML."
+            f"--task {task.name}: its metric {of_two} needs two classes, and the model has {len(model_labels)}. "
+            "Write accuracy or matthews_correlation as the metric in the task's TOML."
         )
     _Finder(model_labels, range(len(model_labels)))
     if task.labels:
@@ -298,7 +304,7 @@ def _generic(model_labels: list[str]) -> bool:
 
 
 def order_of(task: Task, model_labels: list[str]) -> list[int]:
-    """Return the model's output for each of the task's labels. Generic names of the model are matched by position.
+    """Return the index of the model's output for each of the task's labels; 0, 1, ... for generic names (`LABEL_0`).
 
     Raises:
         InputError: the number of labels or their names differ.
@@ -314,15 +320,15 @@ def order_of(task: Task, model_labels: list[str]) -> list[int]:
     order = [finder.find(name) for name in task.labels]
     if -1 in order or len(set(order)) < len(order):
         raise InputError(
-            f"--task {task.name}: the task's labels {', '.join(task.labels)} are not the model's "
-            f"{', '.join(model_labels)}. Use the same names in id2label, or in a copy of the task's "
-            "TOML in eval/."
+            f"--task {task.name}: the task's labels {', '.join(task.labels)} differ from the model's labels "
+            f"{', '.join(model_labels)}. Write the same names in id2label of the model's config.json, or "
+            "in a copy of the task's TOML in eval/."
         )
     return order
 
 
 def _position(label: Any) -> int | None:
-    """Return the whole number that a label is or writes, such as 1, 1.0 and "1", or None."""
+    """Return the whole number that a label means: 1 for 1, 1.0, "1" and "1.0". Return None for any other label."""
     if isinstance(label, bool) or not isinstance(label, VALUES):
         return None
     text = str(label).strip()
@@ -330,10 +336,10 @@ def _position(label: Any) -> int | None:
 
 
 def _fold(label: str) -> str:
-    """Return a label without its case and with one space between its words; a number as a whole number, 1.0 as 1.
+    """Return the form of a label that is compared: in lower case, with one space between words; 1.0 becomes "1".
 
-    Spaces and underscores inside a label, and a hyphen between two letters, separate words. Every other sign, every
-    vowel mark and every sign at an end is kept. The form is Unicode's NFC.
+    White space, underscores, and a hyphen between two letters separate words. All other characters are kept. The
+    result is in Unicode's form NFC.
     """
     if (position := _position(label)) is not None:
         return str(position)

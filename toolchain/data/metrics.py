@@ -1,8 +1,8 @@
-"""GLUE's metrics, from scikit-learn and scipy, because `evaluate.load` needs the hub.
+"""The metrics of GLUE, multi-label, token and ranking tasks. Unlike `evaluate.load`, they work offline.
 
 References and predictions are int64 [n] for classes, float64 [n] for a regression, bool [n, labels] for several labels
-a row, and int64 [n, words] for entities (`entity_lengths`). Texts that are ranked have two references, float64 [n, 2]:
-the relevance and the number of the query.
+per row, and int64 [n, words] for entities (codes, see `entity_lengths`). For ranked texts, references are float64
+[n, 2], the relevance of the text and the number of its query, and predictions are scores, float64 [n].
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Tables = NDArray[np.float64]
 
 
 def accuracy(references: Values, predictions: Values) -> float:
-    """Return the share of predictions that equal their reference, 0 to 1."""
+    """Return the fraction of predictions that equal their reference, 0 to 1."""
     return float(np.mean(references == predictions))
 
 
@@ -32,7 +32,7 @@ def f1(references: Values, predictions: Values) -> float:
 
 
 def matthews_correlation(references: Values, predictions: Values) -> float:
-    """Return Matthews' correlation coefficient, as GLUE scores cola; 0 if one side is constant."""
+    """Return Matthews' correlation coefficient, as GLUE scores cola; 0 if references or predictions are constant."""
     from sklearn.metrics import matthews_corrcoef
 
     if np.ptp(references) == 0 or np.ptp(predictions) == 0:
@@ -41,14 +41,14 @@ def matthews_correlation(references: Values, predictions: Values) -> float:
 
 
 def pearson(references: Values, predictions: Values) -> float:
-    """Return Pearson's linear correlation; 0 if one side is constant."""
+    """Return Pearson's linear correlation; 0 if references or predictions are constant."""
     from scipy.stats import pearsonr
 
     return _correlation(pearsonr, references, predictions)
 
 
 def spearman(references: Values, predictions: Values) -> float:
-    """Return Spearman's rank correlation; 0 if one side is constant."""
+    """Return Spearman's rank correlation; 0 if references or predictions are constant."""
     from scipy.stats import spearmanr
 
     return _correlation(spearmanr, references, predictions)
@@ -61,33 +61,37 @@ def _correlation(function: Callable[..., object], one: Values, other: Values) ->
 
 
 def micro_f1(references: Values, predictions: Values) -> float:
-    """Return F1 over all labels of all rows, both bool [n, labels]; 0 if no label occurs."""
+    """Return F1 over all labels of all rows, from two arrays bool [n, labels]; 0 if no label occurs."""
     return _of_counts("micro_f1", references, predictions)
 
 
 def macro_f1(references: Values, predictions: Values) -> float:
-    """Return the mean of the labels' F1, both bool [n, labels]; a label that never occurs has 0."""
+    """Return the mean over labels of each label's F1, from two arrays bool [n, labels].
+
+    A label that never occurs has F1 0.
+    """
     return _of_counts("macro_f1", references, predictions)
 
 
 def subset_accuracy(references: Values, predictions: Values) -> float:
-    """Return the share of rows whose labels are all right, both bool [n, labels]."""
+    """Return the fraction of rows whose labels are all predicted correctly, from two arrays bool [n, labels]."""
     return float((references == predictions).all(axis=1).mean())
 
 
 def ndcg_at_10(references: Values, predictions: Values) -> float:
-    """Return the mean over queries of the normalised discounted cumulative gain of their ten best texts.
+    """Return the normalised discounted cumulative gain of the ten texts with the highest scores, averaged over queries.
 
-    References are float64 [n, 2], the relevance and the number of the query; predictions float64 [n]. The gain is the
-    relevance itself, and texts of equal score share their places; a query without a relevant text has 0.
+    References are float64 [n, 2], the relevance and the number of the query; predictions are scores, float64 [n]. The
+    gain is the relevance, averaged over texts of equal score. A query without a relevant text counts as 0.
     """
     return float(_of_queries(_ndcg, references, predictions).mean())
 
 
 def mrr(references: Values, predictions: Values) -> float:
-    """Return the mean over queries of 1 / rank of the first relevant text; of equal scores, the others rank first.
+    """Return the mean reciprocal rank: 1 / rank of the first relevant text, averaged over queries.
 
-    For the shapes, see `ndcg_at_10`. A text is relevant if its relevance is above 0; a query without one has 0.
+    For the shapes, see `ndcg_at_10`. A text is relevant if its relevance is above 0. Among texts of equal score, the
+    relevant one ranks last. A query without a relevant text counts as 0.
     """
     return float(_of_queries(_reciprocal_rank, references, predictions).mean())
 
@@ -107,7 +111,7 @@ def _reciprocal_rank(relevance: Tables, scores: Tables) -> float:
 
 
 def _of_queries(value: Callable[[Tables, Tables], float], references: Values, predictions: Values) -> Tables:
-    """Return a value of each query, float64 [queries], in the order of their numbers."""
+    """Return the result of `value(relevance, scores)` for each query's texts, float64 [queries], by query number."""
     order = np.argsort(references[:, 1], kind="stable")
     starts = np.flatnonzero(np.diff(references[order, 1])) + 1
     parts, scores = np.split(order, starts), predictions.astype(np.float64)
@@ -115,7 +119,10 @@ def _of_queries(value: Callable[[Tables, Tables], float], references: Values, pr
 
 
 def entity_f1(references: Values, predictions: Values) -> float:
-    """Return F1 of entities that have the same words and type in both, int64 [n, words]; 0 if there is none."""
+    """Return F1 of entities, from two arrays of codes, int64 [n, words]; 0 if there are no entities.
+
+    A predicted entity is right if a reference entity has exactly the same words and the same type.
+    """
     return _of_counts("entity_f1", references, predictions)
 
 
@@ -142,7 +149,7 @@ GLUE = ("accuracy", "f1", "matthews_correlation", "pearson", "spearman")
 CORRELATIONS = ("pearson", "spearman", "spearman_cosine")
 TWO_CLASSES = ("f1",)
 
-# The metrics of several labels a row; and those that are a share of right rows.
+# The metrics of multi-label classifiers; and those that are a share of right rows.
 LABEL_SETS = ("micro_f1", "macro_f1", "subset_accuracy")
 
 # The metrics of rows that have several labels, or tags.
@@ -166,9 +173,10 @@ OF_QUERIES: dict[str, Callable[[Values, Values], Tables]] = {
 
 
 def row_counts(references: Values, predictions: Values) -> Tables:
-    """Return which labels of each row are in both, referred and predicted, float64 [n, 3, labels]; bool [n, labels].
+    """Return the counts for F1 in each row: correct labels, labels in the reference, and labels in the prediction.
 
-    Of entities, int64 [n, words], the numbers are returned, float64 [n, 3, 1].
+    For labels, bool [n, labels], each count is 0 or 1, float64 [n, 3, labels]. For entities, codes int64 [n, words],
+    the counts are numbers of entities, float64 [n, 3, 1].
     """
     if references.dtype.kind == "i":
         lengths, others = entity_lengths(references), entity_lengths(predictions)
@@ -179,9 +187,10 @@ def row_counts(references: Values, predictions: Values) -> Tables:
 
 
 def entity_lengths(codes: Values) -> NDArray[np.int64]:
-    """Return the number of words of the entity that begins at each word, and 0 elsewhere, int64 [n, words].
+    """Return for each word the number of words in the entity that begins there, or 0 if none does, int64 [n, words].
 
-    `codes` are 0 outside of entities, 2 t - 1 where an entity of the type t begins, and 2 t where it goes on.
+    `codes` are 0 outside of entities, 2 t - 1 for the first word of an entity of type t (from 1), and 2 t for its other
+    words.
     """
     on, lengths = (codes > 0) & (codes % 2 == 0), np.zeros(codes.shape, np.int64)
     run = np.zeros(len(codes), np.int64)
@@ -192,7 +201,11 @@ def entity_lengths(codes: Values) -> NDArray[np.int64]:
 
 
 def entities_apart(references: Values, predictions: Values, types: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return whether each entity of either is in both, as labels: bool [entities, types] each, of int64 [n, words]."""
+    """Return references and predictions with one row for each entity, bool [entities, types], for metrics of labels.
+
+    The rows are all entities that occur in either array of codes, int64 [n, words]. A row is True at the entity's type
+    if that array has the entity, and False elsewhere.
+    """
     found = []
     for codes in (references, predictions):
         lengths = entity_lengths(codes)
@@ -206,7 +219,7 @@ def entities_apart(references: Values, predictions: Values, types: int) -> tuple
 
 
 def _f1_of(counts: Tables) -> Tables:
-    """Return F1 of counts in both, referred and predicted, [..., 3]; 0 where nothing occurs."""
+    """Return F1, [...], from the three counts of `row_counts`, [..., 3]; 0 if all three are 0."""
     both, total = counts[..., 0], counts[..., 1] + counts[..., 2]
     return np.asarray(2 * both / np.where(total > 0, total, 1))
 
@@ -224,7 +237,7 @@ OF_TABLES: dict[str, Callable[[Tables], Tables]] = {
 
 
 def _matthews(tables: Tables) -> Tables:
-    """Return Matthews' correlation of any number of classes (Gorodkin, 2004)."""
+    """Return Matthews' correlation, for any number of classes (Gorodkin, 2004), of each confusion table."""
     right, rows = np.trace(tables, axis1=-2, axis2=-1), tables.sum((-2, -1))
     referred, predicted = tables.sum(-1), tables.sum(-2)
     variances = (rows**2 - (referred**2).sum(-1)) * (rows**2 - (predicted**2).sum(-1))
@@ -232,10 +245,10 @@ def _matthews(tables: Tables) -> Tables:
 
 
 def load_metric(name: str) -> "evaluate.Metric":
-    """Return one of GLUE's metrics as an `evaluate.Metric`, which that library can combine with others.
+    """Return one of GLUE's metrics as an `evaluate.Metric`, which `evaluate.combine` accepts.
 
     Raises:
-        KeyError: the name is not that of one of GLUE's metrics.
+        KeyError: `name` is not one of `GLUE`.
     """
     import datasets
     import evaluate
@@ -244,7 +257,7 @@ def load_metric(name: str) -> "evaluate.Metric":
     kind = "float64" if name in CORRELATIONS else "int64"
 
     class GlueMetric(evaluate.Metric):  # type: ignore[misc]
-        """One of GLUE's metrics."""
+        """The GLUE metric `name`, computed by the function of this module."""
 
         def _info(self) -> "evaluate.MetricInfo":
             columns = {"predictions": datasets.Value(kind), "references": datasets.Value(kind)}

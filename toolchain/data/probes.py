@@ -1,4 +1,4 @@
-"""Built-in sentences, for the steps that need texts where there are no data."""
+"""Built-in sentences for steps that need input texts when the user gives no data."""
 
 from toolchain.data.rows import Text
 
@@ -17,11 +17,11 @@ PROBES = (
 
 
 def probe_texts(columns: int) -> list[Text]:
-    """Return built-in sentences, or pairs of them for two columns."""
+    """Return the built-in sentences as rows of `columns` texts: single sentences, or pairs of two different ones."""
     return [tuple(PROBES[(index + shift) % len(PROBES)] for shift in range(columns)) for index in range(len(PROBES))]
 
 
 def long_text(columns: int, tokens: int) -> Text:
-    """Return a row whose texts each have at least `tokens` words, so that every truncation to `tokens` cuts it."""
+    """Return a row whose texts have more than `tokens` words each, so that truncation to `tokens` tokens cuts them."""
     words = " ".join(PROBES).split()
     return (" ".join((words * (tokens // len(words) + 1))[: tokens + len(words)]),) * columns

@@ -1,4 +1,4 @@
-"""Rows of text and label, from a table of the user, the hub, or the demo's files in this package."""
+"""Reads rows of text and label, from a user's table, the Hugging Face hub, or the demo's files in this package."""
 
 import contextlib
 import dataclasses
@@ -49,12 +49,12 @@ MARKS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true
 
 # What a text cell may be instead of a text, in words, and what to do; the first that fits counts.
 FOREIGN: tuple[tuple[type | tuple[type, ...], str, str], ...] = (
-    (list, "a list", "Write one text in each row, or join lists of texts and turns of a chat with --text-join ' '"),
+    (list, "a list", "Write one text in each row, or join lists of texts or chat turns with --text-join ' '"),
     (dict, "an object", "Write its text in a column of its own"),
     (bytes, "bytes", "Decode them to text"),
-    (bool, "true or false", "Choose the text's column with --text-column"),
-    ((datetime.date, datetime.time, datetime.timedelta), "a date", "Choose the text's column, or write dates as text"),
-    ((int, float, decimal.Decimal), "a number", "Choose the text's column, or write numbers as text"),
+    (bool, "a boolean", "Name the text column with --text-column"),
+    ((datetime.date, datetime.time, datetime.timedelta), "a date", "Name the text column, or write dates as text"),
+    ((int, float, decimal.Decimal), "a number", "Name the text column, or write numbers as text"),
 )
 
 # Rows that are never too many to be known by chance.
@@ -65,9 +65,9 @@ CHANCE_ROWS = 2
 class Rows:
     """The rows of one split, in the order of the file.
 
-    `source` names the file or the data set in messages. Labels are as they were read: text or numbers; `label_names`
-    are the names behind numbers, if the table has them. `numbers` are the rows' numbers in the file, from 1; None if
-    the file has only these rows. `queries` are the names of the rows' queries, where the task names their column.
+    `source` names the file or the data set in messages. Labels are as they were read: text, numbers or lists;
+    `label_names` are the class names for numbers, if the table has them. `numbers` are the rows' numbers in the file,
+    from 1; None if no row of the file is left out. `queries` are the rows' query names, if the task has such a column.
     """
 
     source: str
@@ -96,7 +96,7 @@ class Rows:
         )
 
     def sample(self, count: int, *, seed: int) -> "Rows":
-        """Return at most `count` rows, drawn without replacement, in the file's order."""
+        """Return `count` random rows, or all if there are fewer, in the file's order."""
         generator = np.random.default_rng(seed)
         return self.take(np.sort(generator.choice(len(self), size=min(count, len(self)), replace=False)))
 
@@ -109,13 +109,13 @@ class Rows:
     def text_digests(self) -> list[str]:
         """A short digest of each row's text, to recognise rows without keeping their text.
 
-        Texts that differ in case, white space or the normal form of Unicode have the same digest.
+        Texts that differ only in case, white space or the normal form of Unicode have the same digest.
         """
         return [digest for digest, _ in self._digests]
 
     @functools.cached_property
     def _digests(self) -> list[tuple[str, str]]:
-        """The digest of each row's text, and the one of a pair with its texts exchanged."""
+        """Two digests for each row: of its text, and of the pair with its texts exchanged (equal for a single text)."""
         folded = ([" ".join(normalize("NFC", part).lower().split()) for part in text] for text in self.texts)
         found = []
         for text in folded:
@@ -124,15 +124,15 @@ class Rows:
         return found
 
     def among(self, digests: Collection[str]) -> NDArray[np.bool_]:
-        """Return whether each row's text is among `digests`, bool [rows]; a pair also with its texts exchanged."""
+        """Return for each row whether the digest of its text is in `digests`, bool [rows]; pairs match in any order."""
         known = set(digests)
         return np.array([not known.isdisjoint(both) for both in self._digests], bool)
 
     def count_known(self, digests: Collection[str], *, most: float, why: str) -> int:
-        """Return how many rows are `among` digests.
+        """Return how many rows have a text that other data have too. `digests` are the text digests of the other data.
 
         Raises:
-            InputError: more than the share `most`, which two splits may have in common; `why` ends the message.
+            InputError: these are more than 2 and more than the fraction `most` of all rows; `why` ends the message.
         """
         known = int(self.among(digests).sum())
         if known > max(CHANCE_ROWS, most * len(self)):
@@ -140,7 +140,7 @@ class Rows:
         return known
 
     def without(self, digests: Collection[str]) -> "Rows":
-        """Return the rows whose text is neither among `digests` nor in an earlier row; for pairs see `among`."""
+        """Return the rows whose text is not in `digests` and not in an earlier row; pairs match in either order."""
         seen = set(digests)
         fresh = []
         for index, both in enumerate(self._digests):
@@ -151,10 +151,10 @@ class Rows:
 
     @contextlib.contextmanager
     def placed(self) -> Iterator[None]:
-        """Name the file and the row of a text that the body's model cannot take.
+        """Name the file and the row if the `with` block finds a text that the model cannot process.
 
         Raises:
-            InputError: in the place of a TextError.
+            InputError: the block raised a TextError. The message has the file, the row and the reason.
         """
         try:
             yield
@@ -164,14 +164,14 @@ class Rows:
 
 
 def load_rows(task: Task, split: str, **reading: Unpack[Reading]) -> Rows:
-    """Read one split of a task from the place in `reading`, else from the task's own source.
+    """Read one split of a task from the file or folder that `reading["data"]` names, or else from the task's own data.
 
-    One file is one table: `split_column` names the column with each row's split, or `validation_share` makes the splits
-    train and validation of it. A folder that has only `train` can be divided by `validation_share` too.
+    If it is a single file, either `split_column` names the column with each row's split, or `validation_share`
+    divides the rows into train and validation. `validation_share` also divides a folder that has only `train`.
 
     Raises:
-        MissingSplitError: the place lacks the split.
-        InputError: the place or a column is missing, a text cell is empty or not a text, or the file has no rows or
+        MissingSplitError: the data lack the split.
+        InputError: the file or a column is missing, a text cell is empty or not a text, or the file has no rows or
             cannot be read.
         UsageError: the hub's data set lacks the split.
         MachineError: the hub is needed and cannot be reached.
@@ -180,7 +180,7 @@ def load_rows(task: Task, split: str, **reading: Unpack[Reading]) -> Rows:
     if data is None and task.folder is None and task.hub:
         return _rows(_from_hub(task, split), task, reading)
     if data is None and task.folder is None:
-        raise InputError(f"--task {task.name}: the task has no data of its own. Name a folder with --data DIR.")
+        raise InputError(f"--task {task.name}: the task has no data of its own. Give your data with --data.")
     place = Path(data) if data else PACKAGE / str(task.folder)
     share = reading.get("validation_share")
     if is_single(place):
@@ -189,12 +189,12 @@ def load_rows(task: Task, split: str, **reading: Unpack[Reading]) -> Rows:
             return _of_column(table, task, split, column, reading)
         if share is None:
             raise InputError(
-                f"--data {place}: one table, without splits. Name the column with each row's split with "
-                "--split-column, or leave a share of its rows for validation with --validation-share 0.2."
+                f"--data {place}: this is one table, without splits. Name the column that has each row's split with "
+                "--split-column, or use a fraction of the rows for validation with --validation-share 0.2."
             )
         return _shared(_rows(table, task, reading), split, share)
     if reading.get("split_column"):
-        raise InputError(f"--split-column: --data {place} is a folder with a file for each split. Leave it out.")
+        raise InputError(f"--split-column: --data {place} is a folder with one file per split. Leave the option out.")
     if share is None or not place.is_dir() or (split not in (TRAIN, VALIDATION) and split in splits(place)):
         return _rows(read_split(place, split), task, reading)
     if VALIDATION in splits(place):
@@ -203,15 +203,15 @@ def load_rows(task: Task, split: str, **reading: Unpack[Reading]) -> Rows:
 
 
 def load_all(task: Task, **reading: Unpack[Reading]) -> Rows:
-    """Return all rows of one table, or those of the split train of a folder. For errors, see `load_rows`."""
+    """Return all rows if `data` is one table, or the split train if it is a folder. For errors, see `load_rows`."""
     place = Path(str(reading.get("data")))
     return _rows(read_single(place) if is_single(place) else read_split(place, TRAIN), task, reading)
 
 
 def read_texts(file: Path, columns: Sequence[str], *, rows: int, text_join: str | None = None) -> Iterator[list[Text]]:
-    """Yield the texts in `columns` of a table's file, in its order, in parts of `rows` rows.
+    """Read the text columns of a table's file and yield its rows in order, as lists of at most `rows` rows.
 
-    Only one part is in memory. Neither labels nor splits are read.
+    Only one such list is in memory. Neither labels nor splits are read.
 
     Raises:
         InputError: a column is missing, a cell is empty or not a text, or the file cannot be read.
@@ -226,46 +226,46 @@ def read_texts(file: Path, columns: Sequence[str], *, rows: int, text_join: str 
 
 
 def _of_column(table: Table, task: Task, split: str, column: str, reading: Reading) -> Rows:
-    """Return the rows whose cell in the split's column is `split`."""
+    """Return the rows whose cell in the column `column` is `split`."""
     require_columns(table, [column])
     cells = table.columns[column]
     if None in cells:
-        raise InputError(f"{table.source}: row {cells.index(None) + 1} has no split in {column!r}. Fill or remove it.")
+        raise InputError(f"{table.source}: row {cells.index(None) + 1} has no split in {column!r}. Fill the cell.")
     chosen = [index for index, cell in enumerate(cells) if str(cell) == split]
     if not chosen:
         found = ", ".join(map(repr, dict.fromkeys(map(str, cells))))
         raise MissingSplitError(
-            f"{table.source}: no row has {split!r} in the column {column!r}, only {found:.200}. "
+            f"{table.source}: no row has {split!r} in the column {column!r}, which has only {found:.200}. "
             "Write train or validation in that column, or choose another split with --split."
         )
     return _rows(table.take(chosen), task, reading)  # the labels of other splits may be hidden
 
 
 def _shared(rows: Rows, split: str, share: float) -> Rows:
-    """Return the rows of the split train or validation; about `share` of the rows are validation.
+    """Return the rows of the split train or validation; validation gets about the fraction `share` of all rows.
 
-    The text alone decides, so equal texts, and the two orders of a pair, are on the same side, and a row keeps its side
-    when others are added.
+    A hash of the text decides which split a row is in. So equal texts, and a pair in either order, are in the same
+    split, and a row stays in its split when other rows are added.
     """
     if split not in (TRAIN, VALIDATION):
-        raise MissingSplitError(f"{rows.source}: --validation-share makes train and validation, not {split}.")
+        raise MissingSplitError(f"{rows.source}: --validation-share makes no split {split}. Use train or validation.")
     places = [_place(min(both)) for both in rows._digests]
     chosen = [index for index, place in enumerate(places) if (place < share) == (split == VALIDATION)]
     if not chosen:
-        raise InputError(f"{rows.source}: --validation-share {share:g} leaves no row for {split}. Give another share.")
+        raise InputError(f"{rows.source}: --validation-share {share:g} leaves no row for {split}. Give another value.")
     return rows.take(chosen)
 
 
 def _place(digest: str) -> float:
-    """Return a number from 0 to below 1 that is even over digests."""
+    """Return a number in [0, 1) for a digest; different digests give uniformly distributed numbers."""
     return int.from_bytes(hashlib.sha256(digest.encode()).digest()[:7], "big") / 2**56
 
 
 def _rows(table: Table, task: Task, reading: Reading) -> Rows:
-    """Return the rows of a table.
+    """Return the texts, labels and queries of a table, from the columns that the task names.
 
     Raises:
-        InputError: a column is missing, a cell is empty, a text cell is not a text, or a tsv is quoted as a csv.
+        InputError: a column is missing, a cell is empty, a text cell is not a text, or a tsv is quoted like a csv.
     """
     label = task.label_column
     query = [task.query_column] if task.query_column else []
@@ -294,7 +294,7 @@ def _rows(table: Table, task: Task, reading: Reading) -> Rows:
 
 
 def _marked(table: Table, columns: Sequence[str]) -> list[list[str]]:
-    """Return for each row the names of the columns that are 1 in it.
+    """Return for each row its labels: the names of the columns in which the row has 1.
 
     Raises:
         InputError: a cell is neither 0 nor 1.
@@ -306,8 +306,8 @@ def _marked(table: Table, columns: Sequence[str]) -> list[list[str]]:
             mark = MARKS.get(str(cell).strip().lower())
             if mark is None:
                 raise InputError(
-                    f"{table.source}: row {table.number(row)}, column {column!r}: {cell!r:.60} is neither 1, for a row "
-                    "with this label, nor 0. Write one of them."
+                    f"{table.source}: row {table.number(row)}, column {column!r}: {cell!r:.60} is neither 0 nor 1. "
+                    "Write 1 if the row has this label, and 0 if it does not."
                 )
             if mark:
                 found[row].append(column)
@@ -319,12 +319,12 @@ def _refuse_holes(table: Table, column: str) -> None:
         if cell is None or cell != cell:  # NaN is the only number that differs from itself
             raise InputError(
                 f"{table.source}: row {table.number(index)} has an empty cell in the column {column!r}. "
-                "Fill or remove it."
+                "Fill the cell, or remove the row."
             )
 
 
 def _texts(table: Table, column: str, join: str | None) -> list[str]:
-    """Return the cells of a text column; with `join`, lists of texts and chat turns are joined by it.
+    """Return the texts of a column. If `join` is given, it joins the texts or chat turns of a cell that is a list.
 
     Raises:
         InputError: a cell is empty, is not a text, or has half of a surrogate pair, which no tokenizer takes.
@@ -340,23 +340,23 @@ def _texts(table: Table, column: str, join: str | None) -> list[str]:
 
 
 def _fault(text: Any, join: str | None) -> str | None:  # any cell of a table
-    """Return why a cell is not a text, and what to do; None if it is one."""
+    """Return why a cell is not a text, and what to do, or None if it is a text."""
     if isinstance(text, list) and join is not None:  # it was not joined
-        kind = "an empty list" if not text else f"a list with something else than texts in it, {text!r:.60}"
-        return f"{kind}, which --text-join cannot join. Write one text in the row."
+        kind = "an empty list" if not text else f"a list whose entries are not all texts, {text!r:.60}"
+        return f"the cell is {kind}, which --text-join cannot join. Write one text in the row."
     if not isinstance(text, str):
         kind, advice = next(
             ((words, advice) for types, words, advice in FOREIGN if isinstance(text, types)),
             (f"a {type(text).__name__}", "Write text"),
         )
-        return f"{kind}, {text!r:.60}, and not a text. {advice}."
+        return f"the cell is {kind}, {text!r:.60}, and not a text. {advice}."
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError as error:
             return (
-                f"{text[error.start]!r} is half of a surrogate pair, and not a character. Write the whole character, "
-                "or remove it."
+                f"{text[error.start]!r} is half of a surrogate pair, which is not a character. Write the whole "
+                "character, or remove it."
             )
     return None
 
@@ -388,8 +388,8 @@ def _from_hub(task: Task, split: str) -> Table:
     except Exception as error:  # the hub's clients have no common error for a hub that cannot be reached
         if isinstance(error, ValueError) and (not hub.unreachable() or "Unknown split" in str(error)):
             raise UsageError(
-                f"--split {split}: {task.hub['path']} lacks it ({first_line(error).rstrip('.')}). "
-                "Choose another with --split."
+                f"--split {split}: {task.hub['path']} lacks this split ({first_line(error).rstrip('.')}). "
+                "Choose another split."
             ) from error
         raise MachineError(
             f"--task {task.name}: the split {split} of {task.hub['path']} cannot be fetched "

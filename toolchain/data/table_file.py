@@ -1,6 +1,6 @@
-"""One file of a table: tsv, csv, JSON or parquet, and its cells as Python values.
+"""Reads one table file (tsv, csv, JSON, CoNLL or parquet) into columns of Python values.
 
-`data/tables.py` finds the files of a split. A file that is not a table, or cannot be read, is refused with what to do.
+`data/tables.py` finds the files of a split. If a file cannot be read, the error says how to fix it.
 """
 
 import codecs
@@ -44,7 +44,7 @@ BYTES = {
     b"\xfd7zXZ": "Unpack it: unxz < OLD > NEW",
     b"(\xb5/\xfd": "Unpack it: unzstd < OLD > NEW",
     b"PK\x03\x04": "It is an archive or a workbook: unpack it, or save its sheet as csv.",
-    b"PAR1\x15": "It is parquet: rename it to .parquet.",
+    b"PAR1\x15": "It is a parquet file: rename it to .parquet.",
 }
 
 # What pandas says of a line that is longer than the header.
@@ -56,11 +56,11 @@ Cells = list[Any]
 
 @dataclass(frozen=True)
 class Table:
-    """The cells of a table by column.
+    """A table: its cells by column.
 
-    `source` names it in messages. `class_names` has the names behind the numbers of a column whose type is ClassLabel.
-    If the table is a part of a file, `before` counts the rows before it; `numbers` are the rows' numbers in the file,
-    from 1, if some rows of it were taken.
+    `source` names the file or the data set in messages. `class_names` has the names of the classes for each column of
+    the type ClassLabel, whose cells are numbers. If the table is a part of a file, `before` counts the rows before it.
+    `numbers` are the rows' numbers in the file, from 1; None if the rows are consecutive.
     """
 
     source: str
@@ -83,7 +83,7 @@ class Table:
 
 
 def read_parts(file: Path, rows: int | None = None) -> Iterator[Table]:
-    """Yield a table in parts of `rows` rows, or in one part, by the suffix of its file.
+    """Read a file in the format of its suffix, and yield tables of `rows` rows, or one table if `rows` is None.
 
     Raises:
         InputError: the suffix is unknown, two columns have one name, or the file is empty, is not UTF-8, or cannot be
@@ -93,7 +93,7 @@ def read_parts(file: Path, rows: int | None = None) -> Iterator[Table]:
     import pyarrow
 
     if file.suffix.lower()[1:] not in SUFFIXES or not file.is_file():
-        raise InputError(f"{file}: not a table that can be read. {advice_on(file)}")
+        raise InputError(f"{file}: this is not a table that can be read. {advice_on(file)}")
     _refuse_bytes(file)
     parts, before = _parts(file, rows), 0
     while True:
@@ -102,19 +102,22 @@ def read_parts(file: Path, rows: int | None = None) -> Iterator[Table]:
                 warnings.simplefilter("error", pandas.errors.ParserWarning)  # else pandas drops cells beyond the header
                 part = next(parts, None)
         except pandas.errors.EmptyDataError:
-            raise InputError(f"{file}: empty. Give a file with a header and rows.") from None
+            raise InputError(f"{file}: the file is empty. Give a file with a header and rows.") from None
         except UnicodeDecodeError as error:
-            raise InputError(f"{file}: not UTF-8 in {_not_utf8(file)} ({error.reason}). {convert(file)}") from None
+            raise InputError(f"{file}: {_not_utf8(file)} is not UTF-8 ({error.reason}). {convert(file)}") from None
         except pandas.errors.ParserWarning:
-            raise InputError(f"{file}: row 1 has more cells than the header. Fix the file.") from None
+            raise InputError(
+                f"{file}: row 1 has more cells than the header. Remove the extra cells, or name their columns."
+            ) from None
         except (ValueError, OSError, csv.Error, pyarrow.ArrowException) as error:
             first = first_line(error).rstrip(".")
             if found := LONG_LINE.search(first):
                 raise InputError(
                     f"{file}: line {found['line']} has {found['cells']} cells, and the header has {found['names']}. "
-                    "Write quotes around cells with the sign that divides columns, or remove the cells."
+                    "Put quotes around cells that contain the column separator, or remove the extra cells."
                 ) from None
-            raise InputError(f"{file}: cannot be read as {file.suffix[1:].lower()}: {first}. Fix the file.") from None
+            kind = file.suffix[1:].lower()
+            raise InputError(f"{file}: the file cannot be read as {kind}: {first}. Fix the file.") from None
         if part is None:
             return
         yield dataclasses.replace(part, before=before)
@@ -122,17 +125,17 @@ def read_parts(file: Path, rows: int | None = None) -> Iterator[Table]:
 
 
 def _refuse_bytes(file: Path) -> None:
-    """Refuse a file of another kind than its suffix says, and one that stands for the file itself."""
+    """Refuse a Git LFS pointer, and a file whose first bytes belong to another format than its suffix says."""
     if _begins(file, LFS_POINTER):
-        raise InputError(f"{file}: a pointer of Git LFS, and not the file itself. Fetch it: git lfs pull")
+        raise InputError(f"{file}: this is a Git LFS pointer, and not the file itself. Fetch the file: git lfs pull")
     if file.suffix.lower() != ".parquet":
         for start, advice in BYTES.items():
             if _begins(file, start):
-                raise InputError(f"{file}: not a table, whatever it is called. {advice}")
+                raise InputError(f"{file}: the content is not a table, despite the suffix. {advice}")
 
 
 def _parts(file: Path, rows: int | None) -> Iterator[Table]:
-    """Yield what `read_parts` yields, with the errors of the libraries."""
+    """Yield the tables of `read_parts`, but do not translate the errors of pandas, pyarrow and csv."""
     from pyarrow.parquet import ParquetFile
 
     match file.suffix.lower():
@@ -161,7 +164,10 @@ def _parts(file: Path, rows: int | None) -> Iterator[Table]:
 
 
 def _delimited(file: Path, rows: int | None, *, sep: str, quoting: Literal[0, 3]) -> Iterator[Table]:
-    """Yield cells as text. An empty cell counts as missing, because a row that ends early looks the same."""
+    """Yield the tables of a tsv or csv file, whose cells are texts.
+
+    An empty cell becomes None, because pandas does not tell it from a cell that is missing at the end of a row.
+    """
     import pandas
 
     csv.field_size_limit(LONGEST_CELL)
@@ -170,7 +176,7 @@ def _delimited(file: Path, rows: int | None, *, sep: str, quoting: Literal[0, 3]
     if twice := [name for name in header if name and header.count(name) > 1]:
         raise InputError(f"{file}: two columns are called {twice[0]!r}. Give them distinct names.")
     if any("\0" in name for name in header):  # each letter of English is a byte, and a NUL beside it
-        raise InputError(f"{file}: not UTF-8, but UTF-16. {_from_utf16(file)}")
+        raise InputError(f"{file}: the file is not UTF-8, but UTF-16. {_from_utf16(file)}")
     if quoting == csv.QUOTE_MINIMAL:
         _refuse_open_quotes(file, sep)
     with pandas.read_csv(
@@ -194,21 +200,21 @@ def _delimited(file: Path, rows: int | None, *, sep: str, quoting: Literal[0, 3]
 
 
 def _delimiter(file: Path) -> str:
-    """Return what divides the columns of a csv: if the header has no comma, a spreadsheet's semicolon or tab.
+    """Return the column separator of a csv: a comma, or a semicolon or tab if the header contains no comma.
 
-    Signs in quotes are part of a name.
+    A separator in quotes is part of a column's name.
     """
     with file.open(encoding="utf-8-sig") as lines:
         header = re.sub(r'"[^"]*"', "", lines.readline())
     if re.fullmatch(r"sep=.\s*", header, re.IGNORECASE):
-        raise InputError(f"{file}: its first line, {header.strip()!r}, is for a spreadsheet. Remove it.")
+        raise InputError(f"{file}: its first line, {header.strip()!r}, is only for spreadsheets. Remove the line.")
     return next((sign for sign in ",;\t" if sign in header), ",")
 
 
 def _refuse_open_quotes(file: Path, sep: str) -> None:
-    """Refuse a csv with a quote that nothing closes, with text behind a closing one, or with a cell too long.
+    """Refuse a csv with an unclosed quote, with text after a closing quote, or with a cell that is too long.
 
-    pandas reads the second as text, so one lost quote makes a single cell of all rows up to the next quote.
+    pandas accepts text after a closing quote, so one missing quote would merge all rows up to the next quote.
     """
     with file.open(encoding="utf-8-sig", newline="") as lines:
         reader, before = csv.reader(lines, delimiter=sep, strict=True), 0
@@ -219,16 +225,16 @@ def _refuse_open_quotes(file: Path, sep: str) -> None:
             first, last = before + 1, reader.line_num
             place = f"line {last} has" if first == last else f"lines {first} to {last} have"
             raise InputError(
-                f"{file}: {place} a quote that is not closed, text behind a closing one, or a cell of more than "
+                f"{file}: {place} an unclosed quote, text after a closing quote, or a cell of more than "
                 f"{LONGEST_CELL:,} characters. "
-                "Write quotes around the cell, and each quote in it twice."
+                "Put quotes around the cell, and write each quote in it twice."
             ) from None
 
 
 def refuse_quotes(table: Table) -> None:
-    """Refuse a tsv whose cells a writer of csv has quoted, which were read with their quotes.
+    """Refuse a tsv whose cells are quoted like those of a csv. The quotes would become part of the texts.
 
-    That is so if every cell with a quote is quoted, and one of them has doubled quotes in it.
+    The cells count as quoted if each cell with a quote has quotes around it, and one also has doubled quotes inside.
 
     Raises:
         InputError: the cells are quoted.
@@ -238,16 +244,16 @@ def refuse_quotes(table: Table) -> None:
     cells = [cell for column in table.columns.values() for cell in column if cell and '"' in cell]
     if cells and all(map(QUOTED.fullmatch, cells)) and any('""' in cell[1:-1] for cell in cells):
         raise InputError(
-            f"{table.source}: its cells are quoted, such as {cells[0]:.60}, and a tsv is read without quoting. "
-            "Rename it to .csv, which is read with quotes, and with tabs too."
+            f"{table.source}: its cells are quoted, such as {cells[0]:.60}, but quotes in a tsv are part of the text. "
+            "Rename the file to .csv: a csv is read with quoting, and its columns may be separated by tabs."
         )
 
 
 def _objects(file: Path) -> Iterator[dict[str, Any]]:  # arbitrary JSON of the user
-    """Yield the objects of a JSON array, or one JSON object a line.
+    """Yield the rows of a JSON file: the objects of an array, or one object for each line.
 
     Raises:
-        InputError: a `.json` is one object with rows or columns in it, a line is not JSON, or a row is not an object.
+        InputError: a `.json` file is a single object, a line is not JSON, or a row is not an object.
     """
     # Lines end with a line feed alone: a text may contain line ends of other kinds.
     with file.open(encoding="utf-8-sig", newline="\n") as lines:
@@ -259,20 +265,20 @@ def _objects(file: Path) -> Iterator[dict[str, Any]]:  # arbitrary JSON of the u
             return
         if file.suffix.lower() == ".json" and (len(first) == 1 or (first and first[0][1].strip() == "{")):
             raise InputError(
-                f"{file}: one object, and not rows. Write an array of the rows, or one row a line, as to_json of "
-                "pandas does with orient='records' and lines=True."
+                f"{file}: the file is one object, and not rows. Write an array of objects, or one object per line, as "
+                "to_json of pandas does with orient='records' and lines=True."
             )
         for where, line in itertools.chain(first, numbered):
             yield _object(_parsed(line, where), where)
 
 
 def _sentences(file: Path) -> Iterator[dict[str, Any]]:
-    """Yield the words and the tags of the sentences of a CoNLL file: the first and the last column of its lines.
+    """Yield the words and tags of each sentence in a CoNLL file, from the first and the last column of its lines.
 
-    Blank lines stand between sentences; those of -DOCSTART- are left out.
+    Blank lines separate sentences. Lines that begin with -DOCSTART- are skipped.
 
     Raises:
-        InputError: a line has one column.
+        InputError: a line has only one column.
     """
     with file.open(encoding="utf-8-sig") as lines:
         sentence: list[list[str]] = []
@@ -281,7 +287,7 @@ def _sentences(file: Path) -> Iterator[dict[str, Any]]:
             if cells and cells[0] == "-DOCSTART-":
                 continue
             if len(cells) == 1:
-                raise InputError(f"{file}: line {number} is {line.strip()!r:.60}: a word without a tag. Add its tag.")
+                raise InputError(f"{file}: line {number}, {line.strip()!r:.60}, is a word without a tag. Add its tag.")
             if cells:
                 sentence.append(cells)
             elif sentence:
@@ -297,11 +303,14 @@ def _parsed(text: str, where: str) -> Any:  # arbitrary JSON of the user
 
 
 def _distinct(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:  # arbitrary JSON of the user
-    """Return an object of JSON, whose first value json would drop without a word if a key stands twice in it."""
+    """Return a JSON object as a dictionary. Refuse a key that occurs twice, whose first value json would silently drop.
+
+    `where` names the file and the line in the message.
+    """
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(name for name in found if [key for key, _ in pairs].count(name) > 1)
-        raise InputError(f"{where} has the key {twice!r} twice. Give its values distinct names.")
+        raise InputError(f"{where} has the key {twice!r} twice. Rename or remove one of them.")
     return found
 
 
@@ -317,7 +326,7 @@ def _of_objects(objects: list[dict[str, Any]], file: Path) -> Table:
 
 
 def of_arrow(table: "pyarrow.Table | pyarrow.RecordBatch", source: str) -> Table:
-    """Return the cells of an Arrow table, and the class names that `datasets` keeps in its schema.
+    """Return an Arrow table as a `Table`, with the class names that `datasets` stores in the schema.
 
     Raises:
         InputError: two columns have one name.
@@ -339,19 +348,19 @@ def of_arrow(table: "pyarrow.Table | pyarrow.RecordBatch", source: str) -> Table
 
 
 def advice_on(file: Path) -> str:
-    """Return what to do with a file that is not a table."""
+    """Return the advice at the end of the message about a file that is not a table."""
     if command := COMPRESSED.get(file.suffix.lower()):
         return f"Unpack it: {command} {file.name}"
     if not file.is_file():
         return "It is a broken link, a pipe or a device. Save it as a file."
-    return f"Give a file *.{', *.'.join(SUFFIXES)}."
+    return f"Give a file whose name ends with .{', .'.join(SUFFIXES)}."
 
 
 def convert(file: Path | None = None) -> str:
-    """Return how to convert a file, or a stream, to UTF-8. Only a byte order mark says what its encoding is."""
+    """Return advice on converting a file, or a stream (None), to UTF-8. UTF-16 is recognised by its byte order mark."""
     if file and _begins(file, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         return f"It is UTF-16. {_from_utf16(file)}"
-    return "Convert it: iconv -f ENCODING -t UTF-8 OLD > NEW, with WINDOWS-1252 for files of western Europe."
+    return "Convert it: iconv -f ENCODING -t UTF-8 OLD > NEW. ENCODING is often WINDOWS-1252 in western Europe."
 
 
 def _from_utf16(file: Path) -> str:
@@ -365,7 +374,7 @@ def _begins(file: Path, *starts: bytes) -> bool:
 
 
 def _not_utf8(file: Path) -> str:
-    """Return the number of the first line that is not UTF-8, in words."""
+    """Return "line N" for the first line that is not UTF-8, or "a line" if every line alone is UTF-8."""
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:

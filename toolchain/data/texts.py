@@ -1,4 +1,4 @@
-"""Texts without labels for `toolchain predict`: from the command line, or from the lines of a stream."""
+"""Reads texts without labels for `toolchain predict`, from the command line or from the lines of a stream."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -15,27 +15,31 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def from_arguments(words: Sequence[str], *, parts: int) -> list[Text]:
-    """Return the rows of a command line: each has `parts` texts, one or two.
+    """Group the texts of a command line into rows of `parts` texts: 1, or 2 if the model reads pairs.
 
     Raises:
         UsageError: the number of texts is odd where rows are pairs.
         InputError: a text is not UTF-8.
     """
     if len(words) % parts:
-        raise UsageError(f"TEXT: {len(words)} texts, and this model takes pairs. Give two texts for each row.")
+        raise UsageError(
+            f"TEXT: there are {len(words)} texts, but this model reads pairs. Give two texts for each row."
+        )
     rows = list(zip(*(words[start::parts] for start in range(parts)), strict=True))
     for number, row in enumerate(rows, 1):
         if any("\ud800" <= character <= "\udfff" for text in row for character in text):  # as os.fsdecode leaves bytes
-            raise InputError(f"TEXT: row {number} is not UTF-8. Convert it.")
+            raise InputError(f"TEXT: row {number} is not UTF-8. Convert it to UTF-8.")
     return rows
 
 
 def from_lines(descriptor: int, *, parts: int, source: str) -> Iterator[list[Text]]:
-    """Yield the rows of a stream as they arrive: one line each, the two texts of a pair divided by a tab.
+    """Read rows from a file descriptor, one per line, and yield them as soon as they arrive.
+
+    A row has `parts` texts: 1, or 2 with a tab between them.
 
     Raises:
-        InputError: a line is empty, is not UTF-8, or is not a pair where rows are pairs; `source` and the number of the
-            row are in the message.
+        InputError: a line is empty, is not UTF-8, or has another number of texts. The message names `source` and the
+            row.
     """
     number, rest = 0, b""
     while data := os.read(descriptor, READ_BYTES):
@@ -51,7 +55,7 @@ def from_lines(descriptor: int, *, parts: int, source: str) -> Iterator[list[Tex
 
 
 def count_lines(file: Path) -> int:
-    """Return the number of line feeds in a file: an upper bound of the rows that a table of text has."""
+    """Return the number of line feeds in a file, which is an upper bound for the rows of a text table."""
     with file.open("rb") as read:
         return sum(block.count(b"\n") for block in iter(lambda: read.read(READ_BYTES), b""))
 

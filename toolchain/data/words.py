@@ -1,4 +1,4 @@
-"""Words and their tags: two columns of lists of the same lengths.
+"""Reads words and their tags, for token classification, from two columns of a table.
 
 The text of a row is its words with a space between them.
 """
@@ -12,13 +12,13 @@ from toolchain.errors import InputError
 
 
 def words_and_tags(table: Table, text_column: str, label_column: str) -> tuple[list[str], list[list[Any]]]:
-    """Return the text of each row, and its tags: names, or numbers.
+    """Return the text of each row, and the tags of its words as they are in the table: names or numbers.
 
-    A cell is a list, such a list as JSON, or a text with spaces between its words or tags.
+    A cell is a list, a list written as JSON, or a text whose words or tags are separated by spaces.
 
     Raises:
-        InputError: a cell is something else, a word is empty or has white space in it, or a row has another number of
-            tags than words.
+        InputError: a cell is something else, a word is empty or contains white space, or a row does not have one tag
+            for each word.
     """
     texts, tags = [], []
     for row, (cell, tagged) in enumerate(zip(table.columns[text_column], table.columns[label_column], strict=True)):
@@ -28,10 +28,10 @@ def words_and_tags(table: Table, text_column: str, label_column: str) -> tuple[l
         for number, word in enumerate(words, 1):
             if not isinstance(word, str) or len(word.split()) != 1 or word != word.strip():
                 raise InputError(
-                    f"{where}, word {number}: {word!r:.60} is not one word. Write a text without white space in it."
+                    f"{where}, word {number}: {word!r:.60} is not one word. Write a word without white space."
                 )
         if not words:
-            raise InputError(f"{where} has no words. Remove it.")
+            raise InputError(f"{where} has no words. Remove the row.")
         if len(words) != len(own):
             raise InputError(f"{where} has {len(words)} words and {len(own)} tags. Write one tag for each word.")
         texts.append(" ".join(words))
@@ -40,7 +40,7 @@ def words_and_tags(table: Table, text_column: str, label_column: str) -> tuple[l
 
 
 def _list(cell: Any, where: str, what: str) -> list[Any]:
-    """Return the entries of a cell."""
+    """Return the words or tags in a cell, which is a list, a list written as JSON, or a text with spaces."""
     if isinstance(cell, str):
         if cell.startswith("["):
             with contextlib.suppress(ValueError):  # a text that begins with a bracket
@@ -48,5 +48,5 @@ def _list(cell: Any, where: str, what: str) -> list[Any]:
                 return entries
         return cell.split()
     if not isinstance(cell, list):
-        raise InputError(f"{where}: {cell!r:.60} is not a list of {what}. Write a list, or a text with spaces between.")
+        raise InputError(f"{where}: {cell!r:.60} is not a list of {what}. Write a list, or {what} with spaces between.")
     return cell

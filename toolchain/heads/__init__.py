@@ -1,7 +1,7 @@
-"""Heads: what a model puts out, how rows are scored by it, and how an answer looks.
+"""Heads: each defines what a model's outputs mean, how predictions are scored, and the form of the answers.
 
-The contract is `contract.Head`. A head is bound to a task and to the names of a model's outputs; everything above asks
-it, and no other module asks what kind of model it has. To add one: a file here and its line in HEADS.
+The contract is `contract.Head`. A head belongs to a task and to the names of a model's outputs. Other packages call its
+methods and need not know which kind of model it is for. To add a head, write a file here and add its line to HEADS.
 """
 
 import dataclasses
@@ -19,7 +19,11 @@ from toolchain.heads.tokens import Tokens
 
 
 def _sequence(task: Task, labels: tuple[str, ...]) -> Head:
-    """Return the head of one label a row: of a number if the task's metric says so, or the model has one output."""
+    """Return the head of a model that gives one number or one class for each row.
+
+    The head is for a number if the task's main metric is for numbers or, in a task without metrics, if the model has
+    one output.
+    """
     number = task.primary in Number.metrics if task.primary else len(labels) == 1
     return Number(task, labels) if number else Classes(task, labels)
 
@@ -42,19 +46,19 @@ def find_head(
     threshold: float | None = None,
     width: int | None = None,
 ) -> Head:
-    """Return the head of a task; a task without metrics gets those of the head.
+    """Return the head for a task and a model. A task without metrics gets the default metrics of the head.
 
     Args:
         task: the task. If it names no head, the first of `possible` is taken.
         labels: the names of the model's outputs.
-        possible: the heads that the checkpoint's configuration allows.
-        threshold: another threshold than the task's, of a head that has one.
-        width: numbers of a vector, of a model without labels.
+        possible: names of the heads that the checkpoint's configuration allows.
+        threshold: the lowest score at which a row gets a label; None for the threshold of the task.
+        width: length of the vectors of an embedding model, which has no labels; None for other models.
 
     Raises:
         InputError: the task names a head that is unknown or that the checkpoint rules out, the head cannot be scored by
             a metric of the task, or the model's outputs do not fit the task.
-        UsageError: a threshold is given to a head without one, or is not between 0 and 1.
+        UsageError: a threshold is given for a head without one, or is not between 0 and 1.
     """
     name = task.head or possible[0]
     _check_name(task, name, possible)
@@ -66,7 +70,7 @@ def find_head(
     if foreign := [metric for metric in metrics if metric not in head.metrics]:
         raise InputError(
             f"--task {task.name}: the metric {foreign[0]} does not fit {head.what}. "
-            f"Choose from {', '.join(head.metrics)}, or another task."
+            f"Choose from {', '.join(head.metrics)}, or give another task."
         )
     # Rows of tags are read as lists of words, so the task says so wherever it is kept.
     stated = name if head.join else task.head
@@ -81,23 +85,25 @@ def _check_name(task: Task, name: str, possible: Sequence[str]) -> None:
         raise InputError(f"--task {task.name}: the head {name!r} is unknown. Choose one of {', '.join(HEADS)}.")
     if name not in possible:
         raise InputError(
-            f"--task {task.name}: the task says that the head is {name}, and the checkpoint's config.json that it is "
-            f"{possible[0]}. Remove head from the task, or give another checkpoint."
+            f"--task {task.name}: the task has the head {name}, but the checkpoint's config.json is for the "
+            f"head {possible[0]}. Remove `head` from the task's TOML, or give another checkpoint."
         )
 
 
 def _check_options(task: Task, head: Head) -> None:
-    """Refuse what the task asks for and the head lacks."""
+    """Refuse a threshold, several label columns or a query column that the head does not use."""
     threshold, one_label = task.threshold, head.threshold is None
     if threshold is not None and (one_label or not 0 < threshold < 1):
-        why = f"{head.what} has none. Leave it out." if one_label else "not between 0 and 1. Give 0.3 or so."
+        fault = "the value is not between 0 and 1. Give a number such as 0.3."
+        why = f"{head.what} has no threshold. Leave the option out." if one_label else fault
         raise UsageError(f"--threshold {threshold:g}: {why}")
     if task.label_columns and one_label:
         raise InputError(
-            f"--task {task.name}: it has several label columns, and this is {head.what}. Name one label column."
+            f"--task {task.name}: it has several label columns, but the checkpoint is {head.what}. "
+            "Name one label column."
         )
     if task.query_column and not isinstance(head, Rerank):
         raise InputError(
-            f"--task {task.name}: query_column is for a reranker, and this is {head.what}. Remove it, or add "
-            'head = "rerank".'
+            f"--task {task.name}: query_column is for a reranker, and this is {head.what}. Remove query_column "
+            'from the task, or add head = "rerank" to it.'
         )

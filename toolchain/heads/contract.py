@@ -1,4 +1,4 @@
-"""The contract of a head."""
+"""The contract of a head: the base class of all heads."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Head(ABC):
-    """What is made of a model's logits, float32 [rows, *row]; `labels` are the names of its outputs, in order."""
+    """What a model's logits mean for a task: their labels, predictions, scores and answers.
+
+    Logits are float32 [rows, *row]. `labels` are the names of the model's outputs, in their order.
+    """
 
     task: Task
     labels: tuple[str, ...]
@@ -47,7 +50,7 @@ class Head(ABC):
     # What joins the words of a row that lists them; None for a head whose rows are texts.
     join: ClassVar[str | None] = None
     # Why no first stage of a cascade can answer for such a model; None if one can.
-    no_cascade: ClassVar[str | None] = "only a model of one label a row says how sure it is of a whole row"
+    no_cascade: ClassVar[str | None] = "only a single-label classifier gives a confidence for the whole row"
     # What makes probabilities of its logits, `softmax` or `sigmoid`; None for numbers that are none.
     probabilities: ClassVar[str | None] = "softmax"
     # The size of logits from which on a difference counts as a share of them, not as it is.
@@ -55,101 +58,107 @@ class Head(ABC):
 
     @property
     def texts_per_row(self) -> int:
-        """The number of texts that the model reads together: 2 for pairs."""
+        """The number of texts that the model reads as one sequence: 2 for pairs."""
         return len(self.task.text_columns)
 
     def aligned(self, align: "Align") -> Self:
-        """Return the head with the function that finds the tokens of texts, which only a head of tokens needs."""
+        """Return a head that uses `align` to find the tokens of texts. Only a head of tokens needs `align`."""
         return self
 
     def about(self, texts: Sequence[Text]) -> Self:
-        """Return the head for the rows of these texts, of which only a head of tokens makes another."""
+        """Return a head that interprets the logits of these texts. Only a head of tokens needs the texts."""
         return self
 
     def sequences(self, texts: Sequence[Text]) -> list[Text]:
-        """Return what the model reads of rows of data, one after the other: each row is one sequence."""
+        """Return the sequences that the model reads for rows of data. By default, each row is one sequence."""
         return [*texts]
 
     @property
     def row(self) -> RowShape:
-        """The shape of a row of logits: a number for each label. None stands for the tokens of the row."""
+        """The shape of the logits of one row: by default, a number for each label. None means the number of tokens."""
         return (len(self.labels),)
 
     @property
     def outputs(self) -> dict[str, int | None]:
-        """The tensors of a served model: name -> numbers of a row, or None for a text."""
+        """The output tensors of a served model: name -> how many numbers a row has, or None for a text."""
         return {"LABEL": None, "SCORE": len(self.labels), "LOGITS": len(self.labels)}
 
     def output(self, name: str, logits: Logits) -> list[str] | Logits:
-        """Return one of `outputs`: a text for each row, or numbers, float32 [rows, numbers]."""
+        """Return the output tensor `name` of a served model: a text for each row, or float32 [rows, numbers]."""
         return self.texts(logits) if name == "LABEL" else self.scores(logits) if name == "SCORE" else logits
 
     @property
     def threshold(self) -> float | None:
-        """The score from which a row has a label, above 0 and below 1; None for a head whose rows have one or none."""
+        """The lowest score at which a row gets a label, between 0 and 1; None unless rows may have several labels."""
         return None
 
     @property
     @abstractmethod
     def gives(self) -> str:
-        """What the model gives for each row, in words."""
+        """What the model gives for each row, as a phrase for a model card."""
 
     # Scores: labels of the data in, predictions out.
 
     @abstractmethod
     def check(self) -> None:
-        """Refuse a model whose outputs do not fit the task, with an InputError."""
+        """Raise an InputError if the outputs of the model do not fit the task."""
 
     @abstractmethod
     def read(self, rows: Rows) -> Values:
-        """Return the labels of rows as `predict` takes them. An InputError names the row that cannot be read."""
+        """Return the labels of rows in the form that `predict` takes. An InputError names an invalid row."""
 
     @abstractmethod
     def decide(self, logits: Logits) -> Values:
-        """Return the prediction of each row, in the order of the model's outputs."""
+        """Return the prediction of each row, with labels in the order of the model's outputs."""
 
     @abstractmethod
     def predict(self, references: Values, logits: Logits) -> Predictions:
-        """Return references and predictions of rows, both in the order of the task's labels."""
+        """Return references and predictions of rows, both with labels in the order of the task."""
 
     @property
     def names(self) -> list[str] | None:
-        """The names of the labels in the order of `predict`; None for a head without labels."""
+        """The names of the labels, in the order that `predict` uses; None for a head without labels."""
         return None
 
     @property
     def key(self) -> list[Any]:
-        """What predictions depend on beside logits and references, as JSON."""
+        """What predictions depend on besides logits and references, as JSON values for a digest."""
         return [self.names]
 
     def per_label(self, found: Predictions) -> dict[str, LabelFigures] | None:
-        """Return figures of each label; None for a head whose rows have one label or none."""
+        """Return label -> precision, recall, F1 and number of rows; None unless a row may have several labels."""
         return None
 
     def agreement(self, found: Predictions, reference: Predictions) -> AgreementFigures:
-        """Return what this head says of an agreement beside the share of equal labels."""
+        """Return how far two models' predictions agree, in addition to the fraction of rows with equal labels."""
         return {}
 
     @abstractmethod
     def shown(self, value: Any) -> str:
-        """Return a reference or a prediction of `predict` as a text."""
+        """Return as text the reference or the prediction of one row, which `predict` returned."""
 
     # Errors of a graph: the choice of INT8 methods needs them, and no labels.
 
     @abstractmethod
     def divergence(self, reference: Logits, candidate: Logits) -> float | None:
-        """Return the mean KL divergence of the probabilities, in nats; None without probabilities."""
+        """Return the mean KL divergence of the candidate's probabilities from the reference's, in nats.
+
+        Return None for a head without probabilities.
+        """
 
     def nearness(self, candidate: Logits, reference: Logits) -> NDArray[np.float64] | None:
-        """Return the cosine of each vector to the reference's; None for logits, which are compared as they are."""
+        """Return the cosine between each vector and the reference's vector; None for a head without vectors."""
         return None
 
     def margins(self, logits: Logits) -> NDArray[np.float32] | None:
-        """Return how far each row is from another prediction, float32 [rows]; None for a head without labels."""
+        """Return how much the logits of each row must change to change the row's prediction, float32 [rows].
+
+        Return None for a head without labels.
+        """
         return None
 
     def distance(self, reference: Logits, candidate: Logits) -> Distance:
-        """Return the distance of a candidate's logits from the reference's; those that are not finite are FAR."""
+        """Return the distance of the candidate's logits from the reference's; FAR if one of them is not finite."""
         unchanged = same(self.decide(reference), self.decide(candidate))
         if not np.isfinite(candidate).all():
             return Distance(None, FAR, None) if unchanged is None else Distance(FAR, FAR, 1.0)
@@ -158,15 +167,15 @@ class Head(ABC):
         return Distance(self.divergence(reference, candidate), rms, changed)
 
     def change(self, reference: Values, candidate: Values) -> float:
-        """Return the share of rows with another prediction, 0 to 1: what errors of a graph may cost the main metric."""
+        """Return the fraction of rows whose prediction differs, 0 to 1: an estimate of the drop of the main metric."""
         unchanged = same(reference, candidate)
-        assert unchanged is not None, "only of a head with labels"
+        assert unchanged is not None, "`change` needs a head with labels"
         return float((~unchanged).mean())
 
     def _drop(self, reference: Values, candidate: Values) -> float:
-        """Return the drop of the main metric if the reference's predictions were the labels of the data, 0 to 1.
+        """Return how much the main metric would drop if the reference's predictions were the true labels, 0 to 1.
 
-        Where a row has many labels, one of them that changes is not a row lost.
+        Multi-label heads use it as `change`, because one changed label does not make a row wrong.
         """
         metric = METRICS[self.task.primary]
         return metric(reference, reference) - metric(reference, candidate)
@@ -174,7 +183,7 @@ class Head(ABC):
     # Answers: to Python and files, to a service's clients, and in tensors.
 
     def answers(self, logits: Logits) -> list[Answer]:
-        """Return the answer for each row: its best label with the score, unless a head has another form."""
+        """Return the answer for each row, for Python callers and files: by default, its best label with the score."""
         return [best for (best,) in self.best(logits, 1)]
 
     def best(self, logits: Logits, count: int | None) -> list[list[Prediction]]:
@@ -188,17 +197,17 @@ class Head(ABC):
 
     @abstractmethod
     def responses(self, logits: Logits) -> list[Response]:
-        """Return the response of `POST /classify` to each row."""
+        """Return the response of `POST /classify` for each row."""
 
     @property
     @abstractmethod
     def example(self) -> Response:
-        """A response that a model may give, to show its form."""
+        """An example of a response, which shows the form of all responses."""
 
     @abstractmethod
     def texts(self, logits: Logits) -> list[str]:
-        """Return the LABEL of each row."""
+        """Return the prediction of each row as text. It is the output LABEL of a served model."""
 
     @abstractmethod
     def scores(self, logits: Logits) -> Logits:
-        """Return the SCORE of each row, float32 [rows, outputs]."""
+        """Return the scores of each row, float32 [rows, outputs]. They are the output SCORE of a served model."""

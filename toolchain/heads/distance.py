@@ -1,6 +1,7 @@
-"""The distance of a graph's logits from the FP32 logits, by which `auto` and `tune` choose on train rows.
+"""The distance of a quantized graph's logits from the FP32 logits.
 
-Accuracy on train rows says nothing, because the model was trained on them; the distance to its own FP32 logits does.
+`--calib-method auto` and `toolchain tune` compare graphs by it on train rows. Accuracy on train rows would not tell
+which graph is better, because the model was trained on them.
 """
 
 from dataclasses import dataclass
@@ -18,9 +19,9 @@ class Distance:
     """The distance of one set of logits from another.
 
     `kl`: mean KL divergence of the class probabilities, in nats. `rms`: root mean square of the logit differences.
-    `changed`: share of rows whose label changed or, where a row has several labels or tags, the drop of the main metric
-    if the reference's predictions were the truth. `kl` is None where a head has no probabilities, and
-    `changed` where it has no labels.
+    `changed`: fraction of rows whose label changed; if a row may have several labels or tags, how much the main metric
+    would drop if the reference's predictions were the true labels. `kl` is None for a head without probabilities, and
+    `changed` for a head without labels.
     """
 
     kl: float | None
@@ -29,14 +30,14 @@ class Distance:
 
     @property
     def rank(self) -> float:
-        """The distance as one number: of two candidates, the one with the smaller number is nearer to the reference.
+        """The distance as one number, by which candidates are sorted: the smaller, the nearer to the reference.
 
-        For classes it is the geometric mean of sqrt(kl) and rms, which both grow linearly with the error; without
-        probabilities it is rms. The divergence weighs an error by its effect, but a few rows dominate it where the
-        model was trained on the rows. The difference counts all rows alike.
+        It is the geometric mean of sqrt(kl) and rms, which both grow linearly with the error; without probabilities it
+        is rms. The KL divergence weighs an error by its effect on the probabilities, but on rows that the model was
+        trained on, a few rows dominate it. The rms counts all rows alike.
         """
         return self.rms if self.kl is None else float(np.sqrt(np.sqrt(max(self.kl, 0.0)) * self.rms))
 
     def to_json(self) -> DistanceRecord:
-        """Return the record that calibration.json and tune.json hold."""
+        """Return the distance as calibration.json and tune.json store it."""
         return {"kl": self.kl, "rms": self.rms, "changed": self.changed}

@@ -1,4 +1,4 @@
-"""A vector a text: two texts are compared by the cosine of their vectors."""
+"""The head for one vector per text. Two texts are compared by the cosine of their vectors."""
 
 import json
 from collections.abc import Sequence
@@ -22,12 +22,13 @@ from toolchain.records.serving import Response
 
 @dataclass(frozen=True)
 class Embedding(Head):
-    """A vector of `width` numbers a text. A row of data is a pair with a score.
+    """The head of an embedding model, which gives a vector of `width` numbers for each text.
 
-    The predictions are cosines, float64 [rows]; their logits are the vectors of both texts, float32 [rows, 2, width].
+    A row of data is a pair of texts with a similarity score. Predictions are the cosines of the pairs, float64 [rows];
+    their logits are the vectors of both texts, float32 [rows, 2, width].
     """
 
-    what = "a model of vectors"
+    what = "an embedding model"
     pipeline = "sentence-similarity"
     metrics = ("spearman_cosine",)
     defaults = metrics
@@ -40,33 +41,33 @@ class Embedding(Head):
 
     @property
     def gives(self) -> str:
-        """What the model gives for each row, in words: a vector and its length."""
+        """What the model gives for each text, as a phrase for a model card: a vector of `width` numbers."""
         return f"a vector of {self.width} numbers"
 
     @property
     def texts_per_row(self) -> int:
-        """The model reads each text of a pair alone."""
+        """The number of texts that the model reads as one sequence: 1, also for pairs."""
         return 1
 
     @property
     def row(self) -> RowShape:
-        """The shape of a vector."""
+        """The shape of the logits of one text: a vector."""
         return (self.width,)
 
     @property
     def outputs(self) -> dict[str, int | None]:
-        """The vector."""
+        """The output tensor of a served model: the vector."""
         return {"EMBEDDING": self.width}
 
     def sequences(self, texts: Sequence[Text]) -> list[Text]:
-        """Return each text of the pairs as a row of its own."""
+        """Return the sequences that the model reads for pairs of texts: each text alone."""
         return [(part,) for text in texts for part in text]
 
     def check(self) -> None:
-        """Refuse a task without pairs.
+        """Refuse a task whose rows are not pairs of texts.
 
         Raises:
-            InputError: the task has one column of texts.
+            InputError: the task does not have two columns of texts.
         """
         if len(self.task.text_columns) != 2:
             raise InputError(
@@ -75,20 +76,23 @@ class Embedding(Head):
             )
 
     def read(self, rows: Rows) -> Values:
-        """Return the scores of pairs as float64 [rows]; see `read_numbers`."""
+        """Return the similarity scores of pairs in the data, float64 [rows]; see `read_numbers`."""
         return read_numbers(rows, ["score"])
 
     def decide(self, logits: Logits) -> Values:
-        """Return the vectors, float64 [texts, width]."""
+        """Return the vectors as float64 [texts, width]."""
         return logits.astype(np.float64)
 
     def predict(self, references: Values, logits: Logits) -> Predictions:
-        """Return references and cosines, both float64 [rows], from the vectors of first and second texts in turn."""
+        """Return references and the cosines of pairs, both float64 [rows].
+
+        `logits` has the vectors of the first and the second text of each pair one after the other.
+        """
         pairs = logits.reshape(-1, 2, logits.shape[-1])
         return Predictions(references, cosines(pairs[:, 0], pairs[:, 1]), pairs)
 
     def agreement(self, found: Predictions, reference: Predictions) -> AgreementFigures:
-        """Return the least cosine of a vector to the reference's, and the 1 % quantile."""
+        """Return the minimum and the 1 % quantile of the cosines between the vectors and the reference's vectors."""
         near = self.nearness(found.logits, reference.logits)
         return {"cosine_min": float(near.min()), "cosine_p01": float(np.quantile(near, 0.01))}
 
@@ -101,7 +105,7 @@ class Embedding(Head):
         return
 
     def nearness(self, candidate: Logits, reference: Logits) -> NDArray[np.float64]:
-        """Return the cosine of each vector to the reference's, float64 [...]."""
+        """Return the cosine between each vector and the reference's vector, float64 [...]."""
         return cosines(candidate, reference)
 
     def answers(self, logits: Logits) -> list[Answer]:
@@ -109,12 +113,12 @@ class Embedding(Head):
         return [{"embedding": vector} for vector in logits.tolist()]
 
     def best(self, logits: Logits, count: int | None) -> list[list[Prediction]]:
-        """Refuse: a vector has no labels.
+        """Refuse to return the best labels, because a vector has none.
 
         Raises:
             UsageError: always.
         """
-        raise UsageError(f"top_k={count}: {self.what} has no labels. Leave it out.")
+        raise UsageError(f"top_k={count}: {self.what} has no labels. Leave top_k out.")
 
     def responses(self, logits: Logits) -> list[Response]:
         """Return the vector of each text."""
@@ -122,11 +126,11 @@ class Embedding(Head):
 
     @property
     def example(self) -> Response:
-        """The beginning of a vector."""
+        """An example of a response, with the beginning of a vector."""
         return {"embedding": [0.02, -0.05, 0.01]}
 
     def texts(self, logits: Logits) -> list[str]:
-        """Return each vector as a JSON list."""
+        """Return the vector of each text as a JSON list."""
         return [json.dumps(vector) for vector in logits.tolist()]
 
     def scores(self, logits: Logits) -> Logits:
@@ -135,7 +139,7 @@ class Embedding(Head):
 
 
 def cosines(one: Logits, other: Logits) -> NDArray[np.float64]:
-    """Return the cosines of vectors, float64 [...], of float32 [..., width]; 0 for a vector of zeros."""
+    """Return the cosines between vectors, float32 [..., width], as float64 [...]; 0 if a vector has only zeros."""
     first, second = one.astype(np.float64), other.astype(np.float64)
     lengths = np.linalg.norm(first, axis=-1) * np.linalg.norm(second, axis=-1)
     return np.asarray((first * second).sum(-1) / np.where(lengths > 0, lengths, 1))

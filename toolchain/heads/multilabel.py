@@ -1,4 +1,4 @@
-"""Any number of labels a row: a sigmoid for each, and those whose score reaches the threshold."""
+"""The head for any number of labels per row: the labels whose sigmoid reaches the threshold."""
 
 import json
 from dataclasses import dataclass
@@ -25,25 +25,25 @@ THRESHOLD = 0.5
 
 @dataclass(frozen=True)
 class Multilabel(Head):
-    """Any number of labels a row. Predictions are bool [rows, labels]."""
+    """The head of a model that gives any number of labels for each row. Predictions are bool [rows, labels]."""
 
-    what = "a model of several labels a row"
+    what = "a multi-label classifier"
     metrics = LABEL_SETS
     defaults = LABEL_SETS
     probabilities = "sigmoid"
 
     @property
     def threshold(self) -> float:
-        """The score from which a row has a label, above 0 and below 1."""
+        """The lowest score at which a row gets a label, above 0 and below 1."""
         return THRESHOLD if self.task.threshold is None else self.task.threshold
 
     @property
     def gives(self) -> str:
-        """What the model gives for each row, in words: any of its labels."""
+        """What the model gives for each row, as a phrase for a model card: any of its labels."""
         return f"any of {', '.join(self.labels)}"
 
     def check(self) -> None:
-        """Refuse other labels than the task's.
+        """Refuse a model with other labels than the task's.
 
         Raises:
             InputError: see `check_labels`.
@@ -51,13 +51,13 @@ class Multilabel(Head):
         check_labels(self.task, list(self.labels))
 
     def read(self, rows: Rows) -> Values:
-        """Return whether each row has each label, bool [rows, labels], in the order of the model's outputs.
+        """Return which labels each row of data has, bool [rows, labels], in the order of the model's outputs.
 
-        A row's labels are a list of names or of positions, or such a list written as JSON. Each of them is matched as
-        the one label of a row would be.
+        The labels of a row are a list of names or of indices, or such a list written as JSON. `read_labels` says how
+        they are matched to the model's labels.
 
         Raises:
-            InputError: the labels of a row are not a list, or the model lacks one; see `read_labels`.
+            InputError: the labels of a row are not a list, or the model lacks one of them.
         """
         lists = [_entries(rows, row) for row in range(len(rows))]
         owners = np.repeat(np.arange(len(rows)), [len(entries) for entries in lists])
@@ -85,16 +85,16 @@ class Multilabel(Head):
 
     @property
     def names(self) -> list[str]:
-        """The names of the labels in the order of predictions."""
+        """The names of the labels, in the order of the columns of predictions."""
         return list(self.task.labels or self.labels)
 
     @property
     def key(self) -> list[Any]:
-        """What predictions depend on beside logits and references, as JSON: the labels' names and the threshold."""
+        """What predictions depend on besides logits and references: the names of the labels and the threshold."""
         return [self.names, self.threshold]
 
     def shown(self, value: Any) -> str:
-        """Return the names of a row's labels, or a dash without any."""
+        """Return the names of a row's labels, or a dash if it has none."""
         return ", ".join(name for name, chosen in zip(self.names, value, strict=True) if chosen) or "-"
 
     def per_label(self, found: Predictions) -> dict[str, LabelFigures]:
@@ -108,12 +108,15 @@ class Multilabel(Head):
         }
 
     def agreement(self, found: Predictions, reference: Predictions) -> AgreementFigures:
-        """Return for each label the share of rows in which both predict the same of it."""
+        """Return for each label the fraction of rows in which both predictions have it or both lack it."""
         shares = (found.predicted == reference.predicted).mean(axis=0).tolist()
         return {"per_label": dict(zip(self.names, shares, strict=True))}
 
     def divergence(self, reference: Logits, candidate: Logits) -> float:
-        """Return the mean KL divergence in nats: that of each label, which has two outcomes, summed over the labels."""
+        """Return the mean KL divergence of the candidate from the reference, in nats.
+
+        The divergence of a row is the sum over its labels, each of which has two outcomes.
+        """
         wide, other = reference.astype(np.float64), candidate.astype(np.float64)
         chance = 1 / (1 + np.exp(-np.clip(wide, -700, 700)))
         with_it = chance * (np.logaddexp(0, -other) - np.logaddexp(0, -wide))
@@ -121,11 +124,11 @@ class Multilabel(Head):
         return float((with_it + without).sum(axis=1).mean())
 
     def change(self, reference: Values, candidate: Values) -> float:
-        """Return the drop of the main metric if the reference's labels were the true ones, 0 to 1."""
+        """Return how much the main metric would drop if the reference's labels were the true ones, 0 to 1."""
         return self._drop(reference, candidate)
 
     def margins(self, logits: Logits) -> NDArray[np.float32]:
-        """Return the least distance of a logit of each row from the threshold, float32 [rows]."""
+        """Return the smallest difference between a logit of each row and the threshold's logit, float32 [rows]."""
         return np.asarray(np.abs(logits - np.float32(np.log(self.threshold / (1 - self.threshold)))).min(axis=1))
 
     def answers(self, logits: Logits) -> list[Answer]:
@@ -144,12 +147,12 @@ class Multilabel(Head):
         ]
 
     def responses(self, logits: Logits) -> list[Response]:
-        """Return the same as `answers`."""
+        """Return the response of `POST /classify` for each row, the same as its answer."""
         return [*self._sets(logits)]
 
     @property
     def example(self) -> Response:
-        """The last label with a score of 0.98."""
+        """An example of a response: the last label, with a score of 0.98."""
         return {"labels": [self.labels[-1]], "scores": dict.fromkeys(self.labels, 0.02) | {self.labels[-1]: 0.98}}
 
     def texts(self, logits: Logits) -> list[str]:
@@ -165,10 +168,10 @@ class Multilabel(Head):
 
 
 def _entries(rows: Rows, row: int) -> list[Any]:
-    """Return the labels of a row.
+    """Return the labels of one row as a list.
 
     Raises:
-        InputError: they are not a list.
+        InputError: they are not a list, or text that is not a JSON list.
     """
     cell = rows.labels[row]
     try:

@@ -1,4 +1,4 @@
-"""One number a row: a regression. It has no labels, and its score is the number itself."""
+"""The head for one number per row, which is a regression. A row has no label, and its score is the number itself."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +18,9 @@ from toolchain.records.serving import Response
 
 @dataclass(frozen=True)
 class Number(Head):
-    """One number a row, of logits [rows, 1]. Predictions are float64 [rows]."""
+    """The head of a regression model, whose logits are [rows, 1]. Predictions are float64 [rows]."""
 
-    what = "a model of one number"
+    what = "a regression model"
     no_cascade = "a number has no confidence"
     metrics = ("pearson", "spearman")
     defaults = metrics
@@ -28,23 +28,23 @@ class Number(Head):
 
     @property
     def gives(self) -> str:
-        """What the model gives for each row, in words: a number."""
+        """What the model gives for each row, as a phrase for a model card: a number."""
         return "a number"
 
     def check(self) -> None:
-        """Refuse a model of classes.
+        """Refuse a model with several outputs.
 
         Raises:
             InputError: the model has several outputs.
         """
         if len(self.labels) != 1:
             raise InputError(
-                f"--task {self.task.name}: the task is a regression, and the model returns {', '.join(self.labels)}. "
-                "Choose the task that the model was trained for."
+                f"--task {self.task.name}: the task is a regression, but the model has the outputs "
+                f"{', '.join(self.labels)}. Choose the task that the model was trained for."
             )
 
     def read(self, rows: Rows) -> Values:
-        """Return the labels as float64 [rows]; see `read_numbers`."""
+        """Return the labels of rows as numbers, float64 [rows]; see `read_numbers`."""
         return read_numbers(rows, list(self.labels))
 
     def decide(self, logits: Logits) -> Values:
@@ -64,20 +64,20 @@ class Number(Head):
         return
 
     def best(self, logits: Logits, count: int | None) -> list[list[Prediction]]:
-        """Return one prediction without a label for each row, whose score is the number."""
+        """Return one prediction for each row, without a label; its score is the number."""
         return [[{"label": None, "score": value}] for value in logits[:, 0].tolist()]
 
     def responses(self, logits: Logits) -> list[Response]:
-        """Return the number of each row as its score."""
+        """Return the response of `POST /classify` for each row: its number as the score, without a label."""
         return [{"label": None, "score": value} for value in logits[:, 0].tolist()]
 
     @property
     def example(self) -> Response:
-        """A number."""
+        """An example of a response, with a number."""
         return {"label": None, "score": 0.98}
 
     def texts(self, logits: Logits) -> list[str]:
-        """Return the number of each row in the fewest digits that identify the float32."""
+        """Return the number of each row as text, with the fewest digits that identify the float32."""
         return [str(value) for value in logits[:, 0]]
 
     def scores(self, logits: Logits) -> Logits:

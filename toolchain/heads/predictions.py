@@ -1,4 +1,4 @@
-"""What was predicted for rows, and for which of them two predictions are the same."""
+"""The predictions for rows, and a comparison of the predictions of two models."""
 
 from dataclasses import dataclass
 
@@ -11,10 +11,11 @@ from toolchain.data.metrics import Values
 
 @dataclass(frozen=True)
 class Predictions:
-    """The prediction and the reference of each row.
+    """The prediction and the reference of each row, with the logits that the predictions come from.
 
-    Both are classes, int64 [rows], or whether a row has a label, bool [rows, labels], in the task's order; or numbers,
-    float64 [rows]. `logits` are float32 [rows, outputs], in the model's order.
+    Predictions and references are indices of classes, int64 [rows]; flags of labels, bool [rows, labels], in the task's
+    order; entities as integers, int64 [rows, words] (tokens.py); or numbers, float64 [rows]. Logits are float32
+    [rows, outputs], in the model's order.
     """
 
     references: Values
@@ -23,7 +24,7 @@ class Predictions:
 
 
 def same(one: Values, other: Values) -> NDArray[np.bool_] | None:
-    """Return whether each row has the same labels in both, bool [rows]; None for numbers, which are no labels."""
+    """Return for each row whether two predictions have the same labels, bool [rows]; None if they are numbers."""
     if one.dtype.kind == "f":
         return None
     return np.asarray((one == other).all(axis=tuple(range(1, one.ndim))))

@@ -1,4 +1,4 @@
-"""A number a pair of a query and a text, by which the texts of a query are ranked."""
+"""The head of rerankers: a number for each pair of a query and a text, by which the texts of a query are ranked."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -20,9 +20,10 @@ from toolchain.records.serving import Response
 
 @dataclass(frozen=True)
 class Rerank(Head):
-    """A number a pair, of logits [rows, 1]. The score of an answer is its sigmoid.
+    """The head of a reranker, which gives a logit for each pair, [rows, 1]. The score is the sigmoid of the logit.
 
-    References are float64 [rows, 2]: the relevance, and the number of the query. Predictions are float64 [rows].
+    References are float64 [rows, 2]: the relevance of the text, and the index of the query. Predictions are the
+    numbers, float64 [rows].
     """
 
     what = "a reranker"
@@ -35,23 +36,23 @@ class Rerank(Head):
 
     @property
     def gives(self) -> str:
-        """What the model gives for each row, in words: a score."""
+        """What the model gives for each pair, as a phrase for a model card: a score."""
         return "a score"
 
     @property
     def outputs(self) -> dict[str, int | None]:
-        """The score, and the number that it is the sigmoid of."""
+        """The output tensors of a served model: the score, and the logit whose sigmoid is the score."""
         return {"SCORE": 1, "LOGITS": 1}
 
     def check(self) -> None:
-        """Refuse a model of several outputs, and a task without pairs.
+        """Refuse a model with several outputs, and a task whose rows are not pairs.
 
         Raises:
-            InputError: one of them.
+            InputError: the model has several outputs, or the task does not have two text columns.
         """
         if len(self.labels) != 1:
             raise InputError(
-                f"--task {self.task.name}: the task ranks texts by one number, and the model returns "
+                f"--task {self.task.name}: the task ranks texts by one number, but the model has the outputs "
                 f"{', '.join(self.labels)}. Give a checkpoint with one output."
             )
         if len(self.task.text_columns) != 2:
@@ -60,55 +61,57 @@ class Rerank(Head):
             )
 
     def read(self, rows: Rows) -> Values:
-        """Return relevance and query of rows, float64 [rows, 2]; without a column of queries, their text tells them.
+        """Return the relevance of each row and the index of its query, float64 [rows, 2].
+
+        If the data have no column of query ids, rows with the same query text belong to one query.
 
         Raises:
-            InputError: a relevance is not a number from 0 on; see also `read_numbers`.
+            InputError: a relevance is negative or not a number; see also `read_numbers`.
         """
         relevance = read_numbers(rows, list(self.labels))
         if (relevance < 0).any():
             row = int(np.argmax(relevance < 0))
             raise InputError(
                 f"{rows.source}: row {rows.number(row)} has the relevance {rows.labels[row]!r}. Write 0 for a text "
-                "that does not fit its query, and a larger number for one that does."
+                "that does not fit its query, and a larger number for a text that does."
             )
         numbers: dict[Hashable, int] = {}
         keys = rows.queries if rows.queries is not None else [query for query, _ in rows.texts]
         return np.stack([relevance, [numbers.setdefault(str(key), len(numbers)) for key in keys]], axis=1)
 
     def decide(self, logits: Logits) -> Values:
-        """Return the number of each pair, float64 [rows]."""
+        """Return the logit of each pair, float64 [rows]."""
         return logits[:, 0].astype(np.float64)
 
     def predict(self, references: Values, logits: Logits) -> Predictions:
-        """Return references, float64 [rows, 2], and the numbers of the pairs, float64 [rows]."""
+        """Return references, float64 [rows, 2], and the logits of the pairs, float64 [rows]."""
         return Predictions(references, self.decide(logits), logits)
 
     def shown(self, value: Any) -> str:
-        """Return a number as Python writes it, of a reference the relevance."""
+        """Return a prediction, or the relevance of a reference, as Python writes the number."""
         return str(float(np.ravel(value)[0]))
 
     def divergence(self, reference: Logits, candidate: Logits) -> None:
-        """Return None: a score of its own is no distribution."""
+        """Return None: a single score is not a probability distribution."""
         return
 
     def best(self, logits: Logits, count: int | None) -> list[list[Prediction]]:
-        """Return one prediction without a label for each pair."""
+        """Return one prediction for each pair: its score, without a label."""
         return [[{"label": None, "score": score}] for score in self.scores(logits)[:, 0].tolist()]
 
     def responses(self, logits: Logits) -> list[Response]:
-        """Return the score of each pair."""
+        """Return the response of `POST /classify` for each pair: its score, without a label."""
         return [{"label": None, "score": score} for score in self.scores(logits)[:, 0].tolist()]
 
     @property
     def example(self) -> Response:
-        """A score."""
+        """An example of a response, with a score."""
         return {"label": None, "score": 0.98}
 
     def texts(self, logits: Logits) -> list[str]:
-        """Return each score in the fewest digits that identify the float32."""
+        """Return the score of each pair as text, with the fewest digits that identify the float32."""
         return [str(score) for score in self.scores(logits)[:, 0]]
 
     def scores(self, logits: Logits) -> Logits:
-        """Return the sigmoid of each number, float32 [rows, 1]."""
+        """Return the sigmoid of each logit, float32 [rows, 1]."""
         return sigmoid(logits)

@@ -1,4 +1,4 @@
-"""Scores of logits, computed in float64 so that large logits do not overflow."""
+"""Functions that turn logits into scores. They compute in float64, so that large logits do not overflow."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from toolchain.base.tensors import Logits
 
 
 def margins(logits: Logits) -> Logits:
-    """Return the difference of the two highest logits of each row, float32 [rows]."""
+    """Return the difference between the two highest logits of each row, float32 [rows]."""
     best = np.partition(logits, -2, axis=1)
     return np.asarray(best[:, -1] - best[:, -2])
 

@@ -1,12 +1,12 @@
-"""Tags of words, such as those of named entities: a row of logits a token, and entities with their places in a text.
+"""The head for token classification, such as named entities. Answers are entities with their positions in the text.
 
-A word has the tag of its first token, as transformers' token-classification pipeline has it with
-`aggregation_strategy="first"`. The words of data are those that its rows list; the words of another text are those that
-the tokenizer finds. Tags of IOB2 and BIOES are read as seqeval reads them: a word begins an entity if its
-tag says so, if the tag before it ends one, or if that has another type.
+The model gives logits for each token. A word has the tag of its first token, as in transformers' token-classification
+pipeline with `aggregation_strategy="first"`. In labelled data, the words are those that a row lists; in other texts,
+they are those that the tokenizer finds. Tags of the schemes IOB2 and BIOES are read as seqeval reads them: a word
+begins an entity if its tag says so, if the tag before it ends an entity, or if the tag before it has another type.
 
-Predictions are entities in numbers, int64 [rows, words]: 0 outside, 2 t - 1 where an entity of the type t begins, and
-2 t where it goes on, with types from 1. A row's numbers end with zeros.
+Predictions are entities encoded as integers, int64 [rows, words]: 0 for a word outside all entities, 2 t - 1 for the
+first word of an entity of type t, and 2 t for its other words. Types count from 1. Rows are padded with zeros.
 """
 
 import json
@@ -46,12 +46,15 @@ Align = Callable[[Sequence[Text]], list[Spans]]
 
 @dataclass(frozen=True)
 class Tokens(Head):
-    """A tag a word. `align` finds the tokens of texts, and `about` binds the head to the texts that it answers for."""
+    """The head of a model that gives a tag for each word.
+
+    `align` finds the tokens of texts; `aligned` sets it. `rows` are the texts that logits belong to; `about` sets them.
+    """
 
     align: Align | None = None
     rows: Sequence[Text] | None = None
 
-    what = "a model of tags"
+    what = "a token classifier"
     metrics = ("entity_f1",)
     defaults = metrics
     made: ClassVar[dict[str, str]] = {"ENTITIES": "entities"}
@@ -60,35 +63,35 @@ class Tokens(Head):
     raw = None
 
     def aligned(self, align: Align) -> Self:
-        """Return the head with the tokens of its model."""
+        """Return a head that uses `align` to find the tokens of texts."""
         return replace(self, align=align)
 
     def about(self, texts: Sequence[Text]) -> Self:
-        """Return the head for the rows of these texts."""
+        """Return a head that interprets the logits of these texts."""
         return replace(self, rows=texts)
 
     @property
     def row(self) -> RowShape:
-        """A number for each tag, for each token."""
+        """The shape of the logits of one row: for each token, one number per tag. None means the number of tokens."""
         return (None, len(self.labels))
 
     @property
     def outputs(self) -> dict[str, int | None]:
-        """The entities."""
+        """The output tensor of a served model: the entities, as text."""
         return {"ENTITIES": None}
 
     def output(self, name: str, logits: Logits) -> list[str] | Logits:
-        """Return the entities of each row as JSON."""
+        """Return the output tensor of a served model: the entities of each row as JSON text."""
         return self.texts(logits)
 
     @property
     def gives(self) -> str:
-        """What the model gives for each row, in words: the types of its entities."""
+        """What the model gives for each row, as a phrase for a model card: entities and their types."""
         return f"the entities {', '.join(self.names)}"
 
     @property
     def tags(self) -> list[str]:
-        """The tag of each output: its name or, of outputs with generic names, the task's label."""
+        """The tag of each output: its name or, if the outputs have generic names such as LABEL_0, the task's label."""
         if not self.task.labels:
             return list(self.labels)
         named = dict(zip(order_of(self.task, list(self.labels)), self.task.labels, strict=True))
@@ -96,38 +99,38 @@ class Tokens(Head):
 
     @property
     def names(self) -> list[str]:
-        """The types of entities, in the order of their first tags."""
+        """The types of entities, in the order in which they first appear in the tags."""
         found = (TAG.fullmatch(tag) for tag in self.tags)
         return list(dict.fromkeys(match[2] for match in found if match and match[2]))
 
     def check(self) -> None:
-        """Refuse outputs that are not tags of a scheme, and a task of pairs.
+        """Refuse a model whose outputs are not tags of IOB2 or BIOES, and a task of pairs.
 
         Raises:
-            InputError: see also `check_labels`.
+            InputError: the model or the task does not fit; see also `check_labels`.
         """
         check_labels(self.task, list(self.labels))
         tags = self.tags
         if foreign := [tag for tag in tags if not TAG.fullmatch(tag)]:
             raise InputError(
                 f"--task {self.task.name}: the model's output {foreign[0]!r} is not a tag such as O, B-PER or I-PER. "
-                "Write the tags in the order of the outputs as labels of the task, or in id2label of config.json."
+                "Write the tags, in the order of the outputs, to `labels` of the task or to id2label of config.json."
             )
         if "O" not in tags or not self.names:
             raise InputError(
-                f"--task {self.task.name}: the model's tags are {', '.join(tags)}, and O or every entity is missing. "
-                "Give a checkpoint with tags of IOB2 or BIOES."
+                f"--task {self.task.name}: the model's tags are {', '.join(tags)}. "
+                "O and at least one entity tag are needed. Give a checkpoint with tags of IOB2 or BIOES."
             )
         if len(self.task.text_columns) != 1:
             raise InputError(
-                f"--task {self.task.name}: this is {self.what}, which takes one column of words. Name one."
+                f"--task {self.task.name}: this is {self.what}, which takes one column of words. Name one text column."
             )
 
     def read(self, rows: Rows) -> Values:
-        """Return the entities of rows, int64 [rows, words]; tags are names, or positions of the model's tags.
+        """Return the entities of rows of data, int64 [rows, words]. Tags in the data are names, or indices of tags.
 
         Raises:
-            InputError: the model lacks a tag, or an entity does not begin as the model's scheme says.
+            InputError: the model lacks a tag, or the data have another scheme than the model.
         """
         known = {tag: at for at, tag in enumerate(self.tags)}
         found = [
@@ -138,7 +141,7 @@ class Tokens(Head):
         return self._entities(_padded(found, known["O"]))
 
     def _check_scheme(self, rows: Rows, found: list[list[int]]) -> None:
-        """Refuse an entity without the tag that begins it: the data have another scheme, such as IOB1."""
+        """Refuse an entity that does not begin with a B tag. The data then have another scheme, such as IOB1."""
         tags = self.tags
         for row, indices in enumerate(found):
             before = "O"
@@ -146,12 +149,13 @@ class Tokens(Head):
                 if tag[0] in "IEL" and (before[0] not in "BI" or before[2:] != tag[2:]) and f"B-{tag[2:]}" in tags:
                     raise InputError(
                         f"{rows.source}: row {rows.number(row)}, word {word + 1} has the tag {tag!r} after {before!r}, "
-                        f"and an entity begins with 'B-{tag[2:]}' in the model's scheme. Convert the tags to it."
+                        f"but in the model's scheme an entity begins with 'B-{tag[2:]}'. "
+                        "Convert the tags to that scheme."
                     )
                 before = tag
 
     def _entities(self, tags: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the entities of tags, both int64 [rows, words]."""
+        """Return the entities (see the module) of tags, which are indices of outputs. Both are int64 [rows, words]."""
         names = {name: at for at, name in enumerate(self.names, 1)}
         types = np.array([names.get(tag[2:], 0) for tag in self.tags])[tags]
         begins, ends = (np.array([tag[0] in prefixes for tag in self.tags])[tags] for prefixes in (BEGINS, ENDS))
@@ -161,11 +165,14 @@ class Tokens(Head):
         return np.where(types > 0, 2 * types - begun, 0).astype(np.int64)
 
     def decide(self, logits: Logits) -> Values:
-        """Return the entities if every token were a word, int64 [rows, tokens]: what an error of a graph changes."""
+        """Return the entities that the tags would form if each token were a word, int64 [rows, tokens].
+
+        These entities need no texts, and show which predictions the errors of a graph change.
+        """
         return self._entities(np.where(logits.any(axis=-1), logits.argmax(axis=-1), self.tags.index("O")))
 
     def predict(self, references: Values, logits: Logits) -> Predictions:
-        """Return references and entities, both int64 [rows, words]; a word that the model does not see has none."""
+        """Return references and predicted entities, both int64 [rows, words]. A truncated word has no entity."""
         outside = self.tags.index("O")
         tags = np.full(references.shape, outside)
         for row, (text, spans) in enumerate(self._aligned()):
@@ -177,13 +184,13 @@ class Tokens(Head):
         return Predictions(references, self._entities(tags), logits)
 
     def _aligned(self) -> list[tuple[str, Spans]]:
-        """Return the text and the tokens of each row."""
-        assert self.rows is not None, "about() binds the head to texts"
-        assert self.align is not None, "aligned() binds the head to a tokenizer"
+        """Return the text of each row and the spans of its tokens."""
+        assert self.rows is not None, "the head has no texts; call about() first"
+        assert self.align is not None, "the head has no tokenizer; call aligned() first"
         return [(text, spans) for (text, *_), spans in zip(self.rows, self.align(self.rows), strict=True)]
 
     def per_label(self, found: Predictions) -> dict[str, LabelFigures]:
-        """Return precision, recall and F1 of each type, and the number of rows that have one."""
+        """Return precision, recall and F1 of each type of entity, and the number of rows that have one."""
         made: dict[str, LabelFigures] = {}
         for at, name in enumerate(self.names, 1):
             references, predicted = (
@@ -199,7 +206,7 @@ class Tokens(Head):
         return made
 
     def agreement(self, found: Predictions, reference: Predictions) -> AgreementFigures:
-        """Return for each type the share of rows in which both predict the same entities of it."""
+        """Return for each type of entity the fraction of rows in which both predictions have the same entities."""
         types = [(codes + 1) // 2 for codes in (found.predicted, reference.predicted)]
         same = found.predicted == reference.predicted
         return {
@@ -210,7 +217,7 @@ class Tokens(Head):
         }
 
     def shown(self, value: Any) -> str:
-        """Return the entities of a row with the numbers of their words, from 1, or a dash without any."""
+        """Return the entities of a row as text, with word numbers from 1, such as `PER 2-3`; a dash if it has none."""
         lengths = entity_lengths(value[None])[0]
         return (
             ", ".join(
@@ -221,23 +228,26 @@ class Tokens(Head):
         )
 
     def divergence(self, reference: Logits, candidate: Logits) -> float:
-        """Return the mean KL divergence of the probabilities of the tags, in nats; padded positions count as equal."""
+        """Return the mean KL divergence of the tags' probabilities over all positions, in nats.
+
+        At padded positions, where all logits are 0, it is 0.
+        """
         from scipy.special import log_softmax
 
         p, q = (log_softmax(logits.astype(np.float64), axis=-1) for logits in (reference, candidate))
         return float((np.exp(p) * (p - q)).sum(axis=-1).mean())
 
     def margins(self, logits: Logits) -> NDArray[np.float32]:
-        """Return the least difference of the two highest logits of a token, float32 [rows]."""
+        """Return the smallest difference between the two highest logits of a token in each row, float32 [rows]."""
         best = np.sort(logits, axis=-1)
         return np.asarray(np.where(logits.any(axis=-1), best[..., -1] - best[..., -2], np.inf).min(axis=1), np.float32)
 
     def change(self, reference: Values, candidate: Values) -> float:
-        """Return the drop of the main metric if the reference's entities were the true ones, 0 to 1."""
+        """Return how much the main metric would drop if the reference's entities were the true ones, 0 to 1."""
         return self._drop(reference, candidate)
 
     def entities(self, logits: Logits) -> list[list[Entity]]:
-        """Return the entities of each text in their order; the score is the mean of its words' scores."""
+        """Return the entities of each text in their order. The score of an entity is the mean score of its words."""
         return [self._of_text(text, spans, row) for (text, spans), row in zip(self._aligned(), logits, strict=True)]
 
     def _of_text(self, text: str, spans: Spans, logits: NDArray[np.float32]) -> list[Entity]:
@@ -261,12 +271,12 @@ class Tokens(Head):
         return [{"entities": found} for found in self.entities(logits)]
 
     def best(self, logits: Logits, count: int | None) -> list[list[Prediction]]:
-        """Refuse: a text has no best label.
+        """Refuse to return the best labels, because the model gives entities.
 
         Raises:
             UsageError: always.
         """
-        raise UsageError(f"top_k={count}: {self.what} gives entities, and no best labels of a text. Leave it out.")
+        raise UsageError(f"top_k={count}: {self.what} gives entities, not labels of a text. Leave top_k out.")
 
     def responses(self, logits: Logits) -> list[Response]:
         """Return the entities of each text."""
@@ -274,7 +284,7 @@ class Tokens(Head):
 
     @property
     def example(self) -> Response:
-        """An entity."""
+        """An example of a response, with one entity."""
         return {"entities": [{"label": self.names[0], "score": 0.98, "start": 0, "end": 5, "text": "Leeds"}]}
 
     def texts(self, logits: Logits) -> list[str]:
@@ -287,10 +297,10 @@ class Tokens(Head):
 
 
 def _index(known: dict[str, int], rows: Rows, row: int, word: int, tag: Any) -> int:  # a cell of a table
-    """Return the output of a tag: a name, or a position.
+    """Return the index of the model's output for a tag of the data, which is a name or an index.
 
     Raises:
-        InputError: there is none.
+        InputError: the model lacks the tag.
     """
     if isinstance(tag, int) and rows.label_names and 0 <= tag < len(rows.label_names):
         tag = rows.label_names[tag]
@@ -300,15 +310,19 @@ def _index(known: dict[str, int], rows: Rows, row: int, word: int, tag: Any) -> 
         return known[tag]
     prefixes = sorted({name[0] for name in known} - {"O"})
     other = isinstance(tag, str) and TAG.fullmatch(tag) and tag[0] not in prefixes and tag[0] != "O"
-    advice = f"The model's tags begin with {', '.join(prefixes)}: convert the tags" if other else "Write one of them"
+    advice = (
+        f"The model's tags begin with {', '.join(prefixes)}: convert the tags of the data"
+        if other
+        else "Write one of these"
+    )
     raise InputError(
         f"{rows.source}: row {rows.number(row)}, word {word + 1} has the tag {tag!r:.60}, which is not among the "
-        f"model's {len(known)}: {', '.join(known)}. {advice}."
+        f"model's {len(known)} tags: {', '.join(known)}. {advice}."
     )
 
 
 def _padded(rows: list[list[int]], value: int) -> NDArray[np.int64]:
-    """Return lists as one array, filled with a value to the longest."""
+    """Return lists as one array, each padded with `value` to the length of the longest."""
     found = np.full((len(rows), max(map(len, rows), default=0)), value, np.int64)
     for row, values in zip(found, rows, strict=True):
         row[: len(values)] = values

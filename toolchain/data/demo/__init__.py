@@ -1,6 +1,7 @@
 """The built-in demo: small models with their tokenizers and data, all made by this project.
 
-The first says whether a review is positive; the others know the names in one: by tags, and by labels of a review.
+`demo` says whether a review is positive. `demo-tokens` tags the names in a review. `demo-multilabel` labels a review
+with the kinds of names that it contains, and with PRAISE if it is favourable.
 """
 
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""The scripts that made the demo: its texts and its model."""
+"""The scripts that generate the texts of the demo and train its models."""

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 
 class Domain(NamedTuple):
-    """A subject of reviews; every fact is a pair of an unfavourable and a favourable clause."""
+    """A subject of reviews: its kind, names and aspects, and facts. A fact is a pair: (unfavourable, favourable)."""
 
     kind: str
     names: tuple[str, ...]

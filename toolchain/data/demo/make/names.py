@@ -1,9 +1,9 @@
-"""Makes the folder `names` of the demo: `python -m toolchain.data.demo.make.names -o DIR`, in about three minutes.
+"""Writes the demo's folder `names`: `python -m toolchain.data.demo.make.names -o DIR`, in about three minutes.
 
-It has reviews with the names of people, towns and things in them, and two models: of tags, and of the labels of a
-review, which are the kinds of its names and whether it praises. The templates know what stands in each slot. Names of
-validation rows do not occur in training, one name in thirty or so looks like one of another kind, and some words are
-misspelt.
+It generates reviews that contain names of people, towns and things, and trains two models. One tags each word; the
+other predicts the labels of a review: the kinds of names in it, and whether it is favourable. The slots of the
+templates give the tags and labels. Names of validation rows do not occur in training, a few names have the ending of
+another kind, and some words are misspelt.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ WORD: Final = re.compile(r"\w+(?:['-]\w+)*|[^\w\s]")
 
 
 class Row(NamedTuple):
-    """The words of a review, the IOB2 tag of each, and the labels of the review."""
+    """A review: its words, the IOB2 tag of each word, and the labels of the whole review."""
 
     words: list[str]
     tags: list[str]
@@ -66,7 +66,10 @@ class Row(NamedTuple):
 
 
 class _Filler(texts._Filler):
-    """Fills the slots of KINDS with marked names, which training and validation do not share, unlike templates."""
+    """Fills the slots of `KINDS` with names, and encloses each name in control characters, so that `_row` can tag it.
+
+    Training and validation use the same templates, but different names.
+    """
 
     def __init__(self, rng: random.Random, split: str) -> None:
         super().__init__(rng, "train", rng.choice((texts.NEGATIVE, texts.POSITIVE)))
@@ -91,7 +94,7 @@ class _Filler(texts._Filler):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the data and both models."""
+    """Generate the data, train both models, and write all of it to the folder `--output`."""
     parser = argparse.ArgumentParser(prog="python -m toolchain.data.demo.make.names", description=__doc__)
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
     make(parser.parse_args(argv).output)
@@ -99,7 +102,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make(folder: Path, *, learnt_rows: int = LEARNT_ROWS, epochs: int = EPOCHS, seed: int = 0) -> None:
-    """Write train.tsv, validation.tsv, and a folder for each model."""
+    """Write train.tsv, validation.tsv, and a folder for each model.
+
+    The models are trained on `learnt_rows` rows; train.tsv has the first 2000 of them.
+    """
     import torch
 
     learnt = generate("train", learnt_rows, seed)
@@ -119,7 +125,10 @@ def make(folder: Path, *, learnt_rows: int = LEARNT_ROWS, epochs: int = EPOCHS, 
 
 
 def generate(split: str, count: int, seed: int) -> list[Row]:
-    """Return different rows of a split, "train" or "validation", which share no text; the same seed gives the same."""
+    """Return `count` different reviews of the split "train" or "validation". The same seed gives the same reviews.
+
+    The two splits have no text in common.
+    """
     rng = random.Random(f"names {split} {seed}")
     found: dict[str, Row] = {}
     while len(found) < count:
@@ -149,13 +158,13 @@ def _row(filled: str, rng: random.Random, *, praise: bool) -> Row:
 
 
 def tsv(rows: list[Row]) -> str:
-    """Return the rows as the text of a tab-separated file: words and tags between spaces, labels as a JSON list."""
+    """Return the rows as the text of a tsv file. Spaces separate words and tags; labels are a JSON list."""
     lines = [f"{' '.join(row.words)}\t{' '.join(row.tags)}\t{json.dumps(row.labels)}" for row in rows]
     return "\n".join(["text\ttags\tlabels", *lines]) + "\n"
 
 
 def new_model(head: str, vocabulary: int) -> PreTrainedModel:
-    """Return an untrained DistilBERT with a head of `HEADS`."""
+    """Return an untrained DistilBERT. `head` is "tokens" or "multilabel", and `vocabulary` the number of tokens."""
     import transformers
 
     names = TAGS if head == "tokens" else LABELS
@@ -178,7 +187,7 @@ def new_model(head: str, vocabulary: int) -> PreTrainedModel:
 
 
 def _batches(rows: list[Row], head: str, tokenizer: PreTrainedTokenizerBase) -> Iterator[dict[str, Any]]:
-    """Yield batches of tensors; of a word, its first token alone has a tag that counts."""
+    """Yield batches of tokenized rows and their labels as tensors. Only the first token of a word has a tag."""
     import torch
 
     for start in range(0, len(rows), BATCH):
@@ -194,7 +203,10 @@ def _batches(rows: list[Row], head: str, tokenizer: PreTrainedTokenizerBase) -> 
 
 
 def _tags_of(row: Row, words: list[int | None]) -> list[int]:
-    """Return the number of the tag of each token, given the word of each."""
+    """Return the index of each token's tag in `TAGS`, or -100 if the loss must ignore the token.
+
+    `words` has the index of each token's word, None for a special token. Only the first token of a word has a tag.
+    """
     return [
         IGNORED if word is None or word == before else TAGS.index(row.tags[word])
         for before, word in zip([None, *words], words, strict=False)

@@ -1,9 +1,10 @@
 """The sentence templates of the demo reviews, written once for both labels.
 
-Everything is written as a favourable review. `{+slot}` draws what agrees with the label and
-`{-slot}` what contradicts it, so the same template serves an unfavourable review: "not {-adj}"
-gives "not bad" for one label and "not great" for the other. `{+remark}` and `{+verdict}` draw a
-clause; the sign of the slot inverts the signs within the clause.
+Every template reads as a favourable review. `{+slot}` is filled with words that agree with the
+label, and `{-slot}` with words that contradict it, so a template also serves for an unfavourable
+review: "not {-adj}" gives "not bad" for one label and "not great" for the other. `{+remark}` and
+`{+verdict}` are filled with a clause, which has slots of its own; `{-remark}` and `{-verdict}`
+invert the signs of these slots.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The generator of the demo's review sentences, with their sentiment."""
+"""Generates the demo's reviews, each with its sentiment as the label."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SENTENCE_START: Final = re.compile(r"(?:^|(?<=[.!?] ))[a-z]")
 
 
 class Row(NamedTuple):
-    """One review, its label, and the template that it was made from."""
+    """A review: its text, its label (0 negative, 1 positive), and the template that it was made from."""
 
     sentence: str
     label: int
@@ -61,7 +61,7 @@ def _new_row(rng: random.Random, split: str, seen: Container[str]) -> Row:
         row = _row(rng, split, rng.choice((NEGATIVE, POSITIVE)))
         if row.sentence not in seen:
             return row
-    raise ValueError(f"the {split} templates give no more new sentences")
+    raise ValueError(f"the {split} templates give no more new sentences. Ask for fewer rows.")
 
 
 def _row(rng: random.Random, split: str, label: int) -> Row:
@@ -88,7 +88,7 @@ class _Filler:
         self._used: set[str] = set()
 
     def template(self) -> str:
-        """Return a template of the split with its clauses filled in; the slots for words remain."""
+        """Draw a template of the split and return it with its clauses filled in. The slots for words remain."""
         groups = templates.TRAIN if self._split == "train" else templates.VALIDATION
         (group,) = self._rng.choices(list(templates.SHARES), list(templates.SHARES.values()))
         return _CLAUSE.sub(self._clause, self._rng.choice(groups[group]))
@@ -98,7 +98,7 @@ class _Filler:
         return _SLOT.sub(self._word, template)
 
     def clutter(self, count: int) -> list[str]:
-        """Return count sentence templates that say nothing about quality."""
+        """Return `count` templates of neutral sentences, which say nothing about quality."""
         return self._rng.sample(words.CLUTTER[self._domain.kind].words(self._split), count)
 
     def _clause(self, slot: re.Match[str]) -> str:
@@ -131,7 +131,7 @@ class _Filler:
         return opinions[label].words(self._split)
 
     def _excluded_by(self, word: str) -> Iterator[str]:
-        """Yield the word, and for a fact also its opposite, because a review must not contradict itself."""
+        """Yield the texts that the review must not use again: `word` itself and, for a fact, the opposite fact."""
         yield word
         for fact in self._domain.facts:
             if word in fact:
@@ -139,13 +139,13 @@ class _Filler:
 
 
 def _polished(sentence: str) -> str:
-    """Return the sentence with "an" before vowels and a capital at the start of each sentence."""
+    """Return the review with "an" before vowels and a capital letter at the start of each sentence."""
     sentence = _ARTICLE.sub(r"\1n ", sentence)
     return _SENTENCE_START.sub(lambda start: start[0].upper(), sentence)
 
 
 def _mistyped(rng: random.Random, sentence: str) -> str:
-    """Return the sentence with two inner letters of one longer word swapped."""
+    """Return the sentence with a typing error: two neighbouring letters inside one longer word are swapped."""
     tokens = sentence.split(" ")
     longer = [place for place, token in enumerate(tokens) if token.isalpha() and len(token) >= SHORTEST_MISTYPED_WORD]
     if longer:

@@ -17,14 +17,14 @@ class Pool(NamedTuple):
 
 
 class Polar(NamedTuple):
-    """One kind of opinion word in its unfavourable and its favourable form."""
+    """Opinion words of one kind, such as adjectives: the unfavourable ones and the favourable ones."""
 
     negative: Pool
     positive: Pool
 
 
 def pool(shared: str, held_out: str = "") -> Pool:
-    """Split two comma-separated lists into a pool."""
+    """Return a pool from two comma-separated lists of words."""
     return Pool(_listed(shared), _listed(held_out))
 
 
