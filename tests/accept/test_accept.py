@@ -65,7 +65,7 @@ ENDINGS = {
     "doctor": ("pass", "Tesla T4"),
     "broken": ("fail", "logits differ"),
     "wrong": ("fail", "ZeroDivisionError"),
-    "killed": ("fail", "SIGKILL before it answered"),
+    "killed": ("fail", "SIGKILL before it returned a value"),
     "skipped": ("skipped", "int8 was not built"),
     "integer sums": ("pass", "the largest error is"),
 }
@@ -138,5 +138,5 @@ def test_without_tensorrt_accept_is_exit_4(root, tmp_path):
     command = [*python(), "-m", "toolchain", "accept", "-m", "demo", "--task", "demo"]
     done = subprocess.run(command, cwd=tmp_path, env=os.environ | path, capture_output=True, text=True)
     assert done.returncode == 4
-    assert "TensorRT: not installed" in done.stderr
+    assert "TensorRT: it is not installed" in done.stderr
     assert list(tmp_path.iterdir()) == []

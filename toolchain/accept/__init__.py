@@ -1,8 +1,8 @@
-"""Acceptance on a machine with a GPU and TensorRT: every check that there is, and one report.
+"""`toolchain accept`: runs all acceptance checks on a machine with a GPU and TensorRT, and writes one report.
 
-A check is a function that returns what it found in a few words, or raises. A check that fails does not stop the others,
-and neither does one that ends its process: each runs in a process of its own.
-To add a check: a function in a module of this package, and its entry in that module's CHECKS.
+A check is a function that returns a short text about what it found, or raises an error. Each check runs in a process of
+its own, so the others run even if it fails or its process crashes.
+To add a check, write a function in a module of this package and add it to the CHECKS of that module.
 """
 
 import logging
@@ -37,6 +37,8 @@ CHECKS: dict[str, Check] = {**engines.CHECKS, **releases.CHECKS, **energy.CHECKS
 def accept(recipe: Recipe, *, folder: Path = FOLDER, tell: Callable[[str], None] = log.info) -> AcceptRecord:
     """Run every check; return the record, and write it to accept.json and accept.md in `folder`.
 
+    `tell` gets a line of text at the start and at the end of each check.
+
     Raises:
         MachineError: this machine has no GPU or no TensorRT, so there is nothing to check.
     """
@@ -68,16 +70,16 @@ def _write(folder: Path, record: AcceptRecord) -> list[str]:
 
 
 def judge(record: AcceptRecord) -> None:
-    """Refuse a machine on which a check failed.
+    """Raise an error if a check failed.
 
     Raises:
-        GateError: it names the checks.
+        GateError: a check failed. The message names all failed checks.
     """
     failed = [check["name"] for check in record["checks"] if check["outcome"] == "fail"]
     if failed:
         raise GateError(
             f"{record['files'][1]}: {len(failed)} checks failed: {', '.join(failed)}. "
-            "Attach the JSON file and the report when you open an issue."
+            "Attach accept.json and accept.md when you open an issue."
         )
 
 
@@ -87,7 +89,7 @@ def _describe(device: str) -> tuple[str, str, Environment]:
 
 
 def _run(name: str, recipe: Recipe, folder: Path, record: AcceptRecord) -> CheckRecord:
-    """Run one check in a process of its own, and keep in the record what it built and measured."""
+    """Run one check in a process of its own; return its outcome, and store its plans and results in `record`."""
     start = time.perf_counter()
     outcome: Outcome
     try:
@@ -95,7 +97,7 @@ def _run(name: str, recipe: Recipe, folder: Path, record: AcceptRecord) -> Check
             _check, name, recipe, folder, record["results"], record["plans"]
         )
     except MachineError as error:
-        outcome, detail = "fail", f"{error}. Attach what stands above to an issue."
+        outcome, detail = "fail", f"{error}. Attach the output above to an issue."
     return {"name": name, "outcome": outcome, "detail": detail, "seconds": round(time.perf_counter() - start, 1)}
 
 
@@ -106,7 +108,7 @@ def _check(
     results: list[Result],
     plans: dict[str, PlanRecord],
 ) -> tuple[Outcome, str, list[Result], dict[str, PlanRecord]]:
-    """Run a check; return its outcome, what it found, and all results and plans so far."""
+    """Run a check; return its outcome, a text about what it found, and all results and plans so far."""
     outcome: Outcome
     try:
         outcome, detail = "pass", CHECKS[name](Bench(find_machine(recipe.device), recipe, folder, results, plans))

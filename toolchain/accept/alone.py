@@ -1,4 +1,4 @@
-"""A call in a process of its own: an error of CUDA can make every later call of its process fail."""
+"""Calls a function in a process of its own, because a CUDA error can make all later CUDA calls of a process fail."""
 
 import contextlib
 import importlib
@@ -28,19 +28,22 @@ LIBRARIES = (
 
 
 def preload() -> None:
-    """Import what most calls need. None of it opens a GPU or starts a thread that a fork would lack."""
+    """Import the libraries that most calls need, so that each fork has them already.
+
+    None of them opens a GPU, or starts a thread, which a fork would lack.
+    """
     for name in LIBRARIES:
         importlib.import_module(name)
 
 
 def call_alone(function: Callable[..., Value], *arguments: object) -> Value:
-    """Call a function of a module in a process of its own, and return its value.
+    """Call a function in a forked process, and return its value, which must be picklable.
 
-    What the function prints goes to stderr. Its value is pickled.
+    What the function prints goes to stderr.
 
     Raises:
-        ToolchainError: what the function raised.
-        MachineError: the process ended before it answered. The message says how.
+        ToolchainError: the function raised this error.
+        MachineError: the process ended before it returned a value. The message has its exit code or signal.
     """
     receive, send = CONTEXT.Pipe(duplex=False)
     process = CONTEXT.Process(target=_answer, args=(send, function, arguments))
@@ -50,7 +53,8 @@ def call_alone(function: Callable[..., Value], *arguments: object) -> Value:
         value: Value | ToolchainError = receive.recv()
     except EOFError:
         process.join()
-        raise MachineError(f"its process ended with {_ending(process.exitcode or 0)} before it answered") from None
+        ending = _ending(process.exitcode or 0)
+        raise MachineError(f"the process ended with {ending} before it returned a value") from None
     finally:
         if process.is_alive():
             process.join(1)  # a driver may take a moment to close

@@ -1,4 +1,4 @@
-"""State that the checks of an acceptance share, and the type of a check."""
+"""The state that the acceptance checks share, and the type of a check."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,12 +11,12 @@ from toolchain.records.result import Result
 
 
 class Skip(Exception):  # noqa: N818  # a check that is skipped is not an error
-    """This machine cannot run the check, and need not."""
+    """Raised by a check that this machine cannot run and need not run. The check counts as skipped, not as failed."""
 
 
 @dataclass
 class Bench:
-    """The machine, the recipe, the folder of the bundles, and the plans and results of the checks so far."""
+    """The input of a check: the machine, the recipe, the folder of the bundles, and earlier results and plans."""
 
     machine: Machine
     recipe: Recipe
@@ -25,10 +25,10 @@ class Bench:
     plans: dict[str, PlanRecord] = field(default_factory=dict)
 
     def bundle(self, name: str) -> Path:
-        """Return a bundle that an earlier check has built.
+        """Return the folder of a bundle that an earlier check has built.
 
         Raises:
-            Skip: it was not built.
+            Skip: no check has built it.
         """
         if name not in self.plans:
             raise Skip(f"{name} was not built")
@@ -36,4 +36,4 @@ class Bench:
 
 
 Check = Callable[[Bench], str]
-"""Returns what it found in a few words, or raises; raises `Skip` where this machine cannot run it."""
+"""A check: returns a short text about what it found, or raises an error; `Skip` if this machine cannot run it."""

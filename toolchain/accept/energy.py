@@ -1,4 +1,4 @@
-"""Checks of energy: the counter agrees with the power, and the joules of engines are measured and plausible."""
+"""Acceptance checks of energy: the energy counter agrees with the power, and the energy of engines is plausible."""
 
 from toolchain.accept.bench import Bench, Check, Skip
 from toolchain.energy.compare import compare_energy
@@ -15,7 +15,7 @@ OVER_CAP = 1.1
 
 
 def _counter(bench: Bench) -> str:
-    """Compare the energy counter with the integrated power over one window without load."""
+    """Compare the GPU's energy counter with its power, integrated over one measurement window without load."""
     with open_meter(bench.machine.device) as meter:
         if BOARD not in meter.components:
             raise Skip(reason(meter.missing[BOARD][0]))
@@ -24,13 +24,17 @@ def _counter(bench: Bench) -> str:
     joules, integral = window.component_j(BOARD), sum(window.integral_j.values())
     if joules is None:
         raise MachineError(f"energy of {bench.machine.gpu}: {reason(window.reason(BOARD))}. See `toolchain doctor`.")
-    power = f"{joules / window.seconds:.1f} W"
+    power = f"mean board power {joules / window.seconds:.1f} W"
     if readings.source.method != COUNTER:
-        return f"{power} by integrated power; the energy counter cannot be used"
+        return f"{power}, from power readings, because the energy counter cannot be used"
     ratio = joules / integral if integral else None
     if ratio is not None and abs(ratio - 1) > DISAGREE:
-        raise GateError(f"the energy counter gives {ratio:.2f} times the integrated power. Do not trust either.")
-    return f"{power}, ticks of {1e3 * (readings.tick_s or 0):.0f} ms, counter / integral {ratio and round(ratio, 3)}"
+        raise GateError(
+            f"the energy counter gives {ratio:.2f} times the energy integrated from the power. "
+            "Do not use energy results of this GPU."
+        )
+    tick_ms = 1e3 * (readings.tick_s or 0)
+    return f"{power}, counter updated every {tick_ms:.0f} ms, counter / integrated power {ratio and round(ratio, 3)}"
 
 
 def _energy(name: str) -> Check:
@@ -53,14 +57,17 @@ def _energy(name: str) -> Check:
             raise MachineError(f"{result['file']}: {'; '.join(describe(energy))}.")
         if None not in cap_w and board["mean_power_w"] > OVER_CAP * sum(filter(None, cap_w)):
             cap = f"{sum(filter(None, cap_w)):.0f}"
-            raise GateError(f"{board['mean_power_w']:.0f} W is above the power limit of {cap} W. The sensor is wrong.")
+            raise GateError(
+                f"the mean board power is {board['mean_power_w']:.0f} W, above the limit of {cap} W, so the sensor is "
+                "wrong. Do not use energy results of this GPU."
+            )
         return describe(energy)[0].removeprefix("energy: ")
 
     return check
 
 
 def _comparison(bench: Bench) -> str:
-    """Compare the energy of INT8 with that of FP16, in blocks of random order."""
+    """Compare the energy of the INT8 engine with that of the FP16 engine, measured in blocks of random order."""
     with open_meter(bench.machine.device) as meter:
         if BOARD not in meter.components:
             raise Skip(reason(meter.missing[BOARD][0]))
@@ -69,8 +76,12 @@ def _comparison(bench: Bench) -> str:
     (found,) = compare_energy(places, ["trt"], {**options, "energy": True}, log=lambda line: None)["comparisons"]
     if found["ratio"] is None:
         raise MachineError(f"energy of int8 and fp16: {reason(found['reason'])}. See `toolchain doctor`.")
-    seen = f"{found['mdd_percent']:.1f} % can be detected" if found["mdd_percent"] is not None else "one block"
-    return f"{found['ratio']:.3f} times the energy of FP16: {found['verdict']} ({seen})"
+    seen = (
+        f"smallest detectable difference {found['mdd_percent']:.1f} %"
+        if found["mdd_percent"] is not None
+        else "measured in one block"
+    )
+    return f"INT8 takes {found['ratio']:.3f} times the energy of FP16: {found['verdict']} ({seen})"
 
 
 # Name -> check, in order.

@@ -1,4 +1,8 @@
-"""Checks of engines: every path is built, verified, evaluated and gated; CUDA graphs, second builds, foreign plans."""
+"""Acceptance checks of engines.
+
+An engine of each precision and path is built, verified, evaluated and gated. Further checks are for CUDA graphs, a
+second build, and plans of other machines.
+"""
 
 import shutil
 from pathlib import Path
@@ -47,7 +51,7 @@ ENGINES: dict[str, dict[str, str]] = {
 def _doctor(bench: Bench) -> str:
     broken = [finding.name for finding in examine() if finding.state == "broken"]
     if broken:
-        raise MachineError(f"broken: {', '.join(broken)}. See `toolchain doctor`.")
+        raise MachineError(f"broken on this machine: {', '.join(broken)}. Run `toolchain doctor` for details.")
     return f"{bench.machine.gpu}, {bench.machine.tag}"
 
 
@@ -65,7 +69,7 @@ def _build(name: str) -> Check:
         layers = done["engine"]["layers"]
         bench.plans[name] = done["engine"]
         return (
-            f"{done['engine']['build_s']:g} s, {layers['layers']} layers, {layers['int8_products']} of "
+            f"built in {done['engine']['build_s']:g} s, {layers['layers']} layers, {layers['int8_products']} of "
             f"{layers['products']} GEMMs in INT8, {layers['fused_attention']} fused attentions"
         )
 
@@ -73,7 +77,7 @@ def _build(name: str) -> Check:
 
 
 def _need_plugins(bench: Bench, precision: str) -> None:
-    """Skip a bundle if this TensorRT lacks the plugins for it, or they do not support its model."""
+    """Raise Skip if this TensorRT lacks the attention plugins or implicit INT8, or the plugins reject the model."""
     trt, tag = bench.machine.trt, bench.machine.tag
     if precision == "int8" and not has_implicit_int8(trt):
         raise Skip(f"TensorRT {tag.tensorrt} has no implicit quantization")
@@ -126,7 +130,8 @@ def _gate(name: str) -> Check:
         record = compare_results([Path(found["file"])], bench.recipe.replace(max_drop=limit), tell=lambda line: None)[0]
         if record["verdict"] == FAILS:
             raise GateError(
-                f"drops {record['drop_points']:.2f} points, {limit:g} are allowed. See `toolchain explain`."
+                f"the metric drops by {record['drop_points']:.2f} points, and the limit is {limit:g}. "
+                "Run `toolchain explain` to see why."
             )
         return f"{record['drop_points']:+.2f} points: {record['verdict']}"
 
@@ -134,7 +139,7 @@ def _gate(name: str) -> Check:
 
 
 def _cuda_graphs(bench: Bench) -> str:
-    """Compare replayed CUDA graphs with plain calls; each shape runs twice, so that the second run is a replay."""
+    """Compare logits with and without CUDA graphs. Each shape runs twice, because only the second run is a replay."""
     probe = open_probe_graph(bench.bundle("fp16"), {"backend": "trt"})
     batches = [probe.tokens.batch(np.arange(count)) for count in (1, 3, 8)]
     choices = {"device": probe.device, "precision": probe.precision}
@@ -145,21 +150,23 @@ def _cuda_graphs(bench: Bench) -> str:
     largest = max(float(np.abs(one - other).max()) for one, other in zip(found, expected * 2, strict=True))
     allowed = verify.INVARIANCE["fp16"] * max(1.0, *(float(np.abs(one).max()) for one in expected))
     if largest > allowed:
-        raise GateError(f"logits differ by {largest:.2g} with CUDA graphs, {allowed:.2g} is allowed. Report this bug.")
-    return f"logits differ by {largest:.1e}"
+        raise GateError(
+            f"logits differ by {largest:.2g} with CUDA graphs, and {allowed:.2g} is allowed. Report this bug."
+        )
+    return f"logits differ by at most {largest:.1e}"
 
 
 def _second_build(bench: Bench) -> str:
-    """Build again: every step must be skipped."""
+    """Build the FP16 bundle again; every step must be skipped."""
     recipe = bench.recipe.replace(precision="fp16", backend="trt", output=str(bench.bundle("fp16")))
     done = build(recipe)
     if not done["up_to_date"]:
-        raise InputError(f"{done['bundle']}: a second build did {', '.join(done['done'])}. Report this bug.")
+        raise InputError(f"{done['bundle']}: a second build ran {', '.join(done['done'])} again. Report this bug.")
     return "nothing done"
 
 
 def _foreign_plan(bench: Bench) -> str:
-    """Offer a plan to another GPU and to another TensorRT: both must be refused before the plan is loaded."""
+    """Check that a plan is refused for another GPU, and for another version of TensorRT, before it is loaded."""
     place = bench.bundle("fp16")
     plan = open_bundle(place).file(bench.plans["fp16"]["file"])
     for other in (Tag(bench.machine.tag.sm + 1, bench.machine.tag.tensorrt), Tag(bench.machine.tag.sm, "99.0.0.1")):
@@ -167,7 +174,7 @@ def _foreign_plan(bench: Bench) -> str:
             check_plan(plan, other)
         except MachineError:
             continue
-        raise InputError(f"{plan}: it was accepted for {other}. Report this bug.")
+        raise InputError(f"{plan}: the plan was accepted for {other}. Report this bug.")
     return "refused"
 
 

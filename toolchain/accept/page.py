@@ -1,4 +1,4 @@
-"""Check of an acceptance: the HTML page of the results."""
+"""The acceptance check that writes the HTML page of the results."""
 
 from toolchain.accept.bench import Bench, Check, Skip
 from toolchain.base.files import write_text
@@ -9,7 +9,7 @@ PAGE = "accept.html"
 
 
 def show(bench: Bench) -> str:
-    """Write the page of the results so far, and return its name.
+    """Write the HTML page of the results so far, and return its file name.
 
     Raises:
         Skip: there are no results.

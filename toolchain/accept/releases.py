@@ -1,4 +1,4 @@
-"""Checks of what differs between releases of TensorRT: integer sums beyond float16, and the path of TensorRT-RTX."""
+"""Acceptance checks of TensorRT releases: INT8 GEMMs with sums outside float16's range, and plans of TensorRT-RTX."""
 
 import hashlib
 from pathlib import Path
@@ -38,8 +38,8 @@ TOLERANCE = 0.01
 def integer_gemm() -> tuple[bytes, Array]:
     """Return a graph of one INT8 GEMM with a scale for each column, and its exact results, float32 [ROWS, COLUMNS].
 
-    It looks like an encoder, so that the runtime of plans can run it: `input_ids` [batch, length] choose rows of a
-    table in float16, and `logits` are the results for the first token.
+    It has the inputs and outputs of an encoder, so that the runtime of plans can run it: `input_ids` [batch, length]
+    choose rows of a float16 table, and `logits` are the results for the first token.
     """
     random = np.random.default_rng(0)
     levels = random.integers(90, 128, (ROWS, WIDTH)).astype(np.int8)
@@ -80,7 +80,7 @@ def integer_gemm() -> tuple[bytes, Array]:
 
 
 def run_gemm(machine: Machine, folder: Path) -> tuple[Array, Array]:
-    """Build and run the graph of `integer_gemm` below `folder`; return the results found, and the exact ones."""
+    """Build a plan of the graph of `integer_gemm` below `folder`, run it, and return its and the exact results."""
     data, expected = integer_gemm()
     profile = Profile((1, ROWS, ROWS), (1, 1, 1))
     options = Options(target=machine.tag.sm if machine.release.cross else None)
@@ -108,7 +108,7 @@ def run_gemm(machine: Machine, folder: Path) -> tuple[Array, Array]:
 
 
 def judge_sums(found: Array, expected: Array) -> tuple[bool, str]:
-    """Return whether results are right, and what was found in words."""
+    """Return whether the results are right within TOLERANCE, and a text about their largest error."""
     if not np.isfinite(found).all():
         return False, f"{int((~np.isfinite(found)).sum())} of {found.size} results are infinite or NaN"
     error = float(np.abs(found - expected).max() / np.abs(expected).max())
@@ -116,20 +116,23 @@ def judge_sums(found: Array, expected: Array) -> tuple[bool, str]:
 
 
 def _sums(bench: Bench) -> str:
-    """Compare integer sums beyond float16 with numpy; TensorRT must scale them before it stores them."""
+    """Compare an INT8 GEMM whose integer sums exceed float16 with its exact results.
+
+    They are right only if TensorRT scales the sums before it stores them in float16.
+    """
     if bench.machine.release.flags:
-        raise Skip(f"{bench.machine.release.name} takes no typed graph")
+        raise Skip(f"{bench.machine.release.name} has no strongly typed networks")
     right, text = judge_sums(*run_gemm(bench.machine, bench.folder / "sums"))
     if not right:
-        raise GateError(f"integer sums beyond 65,504: {text}. Use --precision fp16 and report this.")
+        raise GateError(f"INT8 GEMMs with sums above 65,504: {text}. Use --precision fp16, and report this bug.")
     return text
 
 
 def _rtx_machine(bench: Bench) -> Machine:
-    """Return this GPU with TensorRT-RTX.
+    """Return this machine with TensorRT-RTX in the place of TensorRT.
 
     Raises:
-        Skip: it is not installed, or does not compile for this GPU.
+        Skip: TensorRT-RTX is not installed, or does not compile for this GPU.
     """
     try:
         machine = find_machine(bench.recipe.device, "trt-rtx")
@@ -141,9 +144,12 @@ def _rtx_machine(bench: Bench) -> Machine:
 
 
 def _rtx_sums(bench: Bench) -> str:
-    """Say how TensorRT-RTX stores such sums. Its own graphs scale them in another way, so overflow is no failure."""
+    """Report whether the sums of `_sums` overflow with TensorRT-RTX.
+
+    An overflow is not a failure, because the graphs that are made for TensorRT-RTX avoid such sums.
+    """
     right, text = judge_sums(*run_gemm(_rtx_machine(bench), bench.folder / "sums"))
-    return text if right else f"sums overflow, which model.int8.rtx.onnx avoids: {text}"
+    return text if right else f"the sums overflow, which model.int8.rtx.onnx avoids: {text}"
 
 
 def _rtx_build(bench: Bench) -> str:
