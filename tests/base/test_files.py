@@ -73,7 +73,7 @@ def test_only_regular_files_are_read(tmp_path: Path, place: str, monkeypatch: py
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("socket")
         for read in (files.open_file, lambda path: files.read_json(path, what="it", advice="Fix it.")):
-            with pytest.raises(InputError, match=r"not a regular file\. Put"):
+            with pytest.raises(InputError, match=r"not a regular file\. (Give|Replace)"):
                 read(Path(place))
 
 
@@ -82,7 +82,7 @@ def test_a_link_is_followed_only_if_that_is_allowed(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("file")
     with files.open_file(tmp_path / "link") as opened:
         assert opened.read() == b"x"
-    with pytest.raises(InputError, match=r"link: a link\. Put the file itself there\."):
+    with pytest.raises(InputError, match=r"link: this is a symbolic link\. Replace it with the file itself\."):
         files.open_file(tmp_path / "link", follow=False)
 
 

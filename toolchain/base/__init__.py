@@ -1,1 +1,1 @@
-"""What every part uses: files that are whole or absent, arrays and batches, progress on the terminal."""
+"""Helpers for all other packages: atomic writing of files, types of arrays and batches, progress on the terminal."""

@@ -1,4 +1,4 @@
-"""Files: digests, JSON, and folders that are replaced in one step."""
+"""Files and folders: safe reading, SHA-256 digests, JSON, and atomic replacement."""
 
 import ctypes
 import errno
@@ -30,13 +30,13 @@ _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # the folder in it is private
 
 
 def open_file(path: Path, *, follow: bool = True) -> BinaryIO:
-    """Open a regular file to read its bytes.
+    """Open a regular file for reading in binary mode.
 
-    A FIFO is not waited for, and a device is not read. With `follow=False`, `path` itself must not be a link.
+    A FIFO or a device is refused, without waiting for it. With `follow=False`, a symbolic link is refused too.
 
     Raises:
-        InputError: it is not a regular file.
-        OSError: it cannot be opened.
+        InputError: `path` is not a regular file.
+        OSError: the file cannot be opened.
     """
     # O_NONBLOCK: a FIFO opens at once. A regular file ignores it.
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
@@ -45,17 +45,17 @@ def open_file(path: Path, *, follow: bool = True) -> BinaryIO:
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENXIO):  # a link that is not followed, and a socket
             raise
-        kind = "a link" if path.is_symlink() else "not a regular file"
-        raise InputError(f"{path}: {kind}. Put the file itself there.") from None
+        kind = "a symbolic link" if path.is_symlink() else "not a regular file"
+        raise InputError(f"{path}: this is {kind}. Replace it with the file itself.") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise InputError(f"{path}: not a regular file. Put a file there.")
+        raise InputError(f"{path}: this is not a regular file. Replace it with a file, or name another file.")
     return os.fdopen(descriptor, "rb")
 
 
 @contextmanager
 def private_folder(files: Mapping[str, bytes]) -> Iterator[Path]:
-    """Yield a temporary folder that only this user can open, with `files` by their names."""
+    """Yield a temporary folder that only this user can open; it contains `files`, a mapping of name to content."""
     try:
         parent = Path(tempfile.gettempdir())
     except FileNotFoundError:  # read-only file systems
@@ -67,22 +67,22 @@ def private_folder(files: Mapping[str, bytes]) -> Iterator[Path]:
 
 
 def open_listed(path: Path) -> BinaryIO:
-    """Open a file of a bundle to read it; a link, which may lead anywhere, is not followed.
+    """Open a file of a bundle for reading. A symbolic link is refused, because it may lead out of the bundle.
 
     Raises:
-        InputError: it is missing, or not a regular file.
+        InputError: the file is missing, or is not a regular file.
     """
     try:
         return open_file(path, follow=False)
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{path}: missing. Build the bundle again with --force.") from None
+        raise InputError(f"{path}: this file is missing. Build the bundle again with --force.") from None
 
 
 def read_checked(path: Path, sha256: str) -> bytes:
-    """Return the bytes of a file of a bundle, which have the digest `sha256`.
+    """Return the content of a bundle's file, after checking that its SHA-256 is `sha256`.
 
     Raises:
-        InputError: see `open_listed`, or it has another digest.
+        InputError: the file has another digest; see also `open_listed`.
     """
     with open_listed(path) as file:
         data = file.read()
@@ -91,7 +91,7 @@ def read_checked(path: Path, sha256: str) -> bytes:
 
 
 def check_digest(path: Path, found: str, listed: str) -> None:
-    """Refuse a file of a bundle whose digest is not the one that the bundle lists.
+    """Raise an error if the digest of a bundle's file, `found`, is not the digest `listed` in its bundle.json.
 
     Raises:
         InputError: the digests differ.
@@ -107,22 +107,23 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_open(file: BinaryIO) -> str:
-    """Return the hex SHA-256 of the bytes of an open file, from its position on."""
+    """Return the hex SHA-256 of an open file, from its current position to its end."""
     return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # BinaryIO has what it needs
 
 
 def sha256_json(value: Any) -> str:
-    """Return the hex SHA-256 of a JSON value. The order of keys does not matter."""
+    """Return the hex SHA-256 of a JSON value. It does not depend on the order of keys."""
     return hashlib.sha256(_SORTED.encode(value).encode()).hexdigest()
 
 
 def read_json(path: Path, *, what: str, advice: str, follow: bool = True) -> Any:
     """Return the JSON value in a UTF-8 file.
 
-    `what` names the kind of file and `advice` says what to do, both for the message. For `follow`, see `open_file`.
+    `what` describes the file and `advice` says how to fix it; both are for the error message. For `follow`, see
+    `open_file`.
 
     Raises:
-        InputError: the file cannot be read, it is not a regular file, or not JSON.
+        InputError: the file cannot be read, is not a regular file, or is not JSON.
     """
     try:
         with open_file(path, follow=follow) as file:
@@ -134,21 +135,22 @@ def read_json(path: Path, *, what: str, advice: str, follow: bool = True) -> Any
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as `write_bytes` does."""
+    """Write `text` to a file in UTF-8. The file is replaced atomically, as in `write_bytes`."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` in one step, as `writing` does."""
+    """Write `data` to a file. The file is replaced atomically, as in `writing`."""
     with writing(path) as file:
         file.write(data)
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
-    """Yield a new file beside `path`, which replaces it when the block ends without an error.
+    """Yield a new file, open for writing, which replaces `path` when the block ends without an error.
 
-    A reader, or a power cut, sees the old file or the whole new one. A pipe or a device is written directly.
+    The replacement is atomic: other processes see either the old file or the complete new one, also after a power cut.
+    If `path` is a pipe or a device, it is written to directly.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not path.is_file():
@@ -167,12 +169,12 @@ def writing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, in one step as `write_bytes` does."""
+    """Write `value` to a file as indented JSON. The file is replaced atomically, as in `write_bytes`."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def carry(source: Path, target: Path, *, link: bool = True) -> None:
-    """Make `target` a hard link to `source`; a copy if the file system has no hard links, or `link` is false."""
+    """Make `target` a hard link to `source`, or a copy if `link` is False or a hard link cannot be made."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if link:
         with suppress(OSError):
@@ -183,9 +185,9 @@ def carry(source: Path, target: Path, *, link: bool = True) -> None:
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `folder`, which replaces it when the block ends without an error.
+    """Yield a new empty folder, which replaces `folder` when the block ends without an error.
 
-    The caller holds the lock of `folder`, so the remains of a run that was killed can be removed first.
+    The caller must hold the lock of `folder`, because files that an earlier run left behind are removed first.
     """
     recover(folder)
     beside = folder.parent / f".{folder.name}.new"
@@ -204,7 +206,7 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def parents_of(path: Path) -> Iterator[None]:
-    """Make the folders above `path` that are missing. Those that are empty at the end of the block are removed."""
+    """Create the missing parent folders of `path`, and remove them again if they are empty at the end of the block."""
     absent = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -216,22 +218,22 @@ def parents_of(path: Path) -> Iterator[None]:
 
 
 def let_everybody_read(folder: Path) -> None:
-    """Set the modes of a folder and of all in it so that everybody may read it and its owner may write."""
+    """Set the file modes of a folder and everything below it to 755 (folders) and 644 (files)."""
     for path in [folder, *folder.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def sync_tree(folder: Path) -> None:
-    """Flush every file and folder below `folder` to the disk, so that a power cut cannot lose them."""
+    """Flush `folder` and every file and folder below it to the disk (fsync), so that a power cut cannot lose them."""
     for path in [*folder.rglob("*"), folder]:
         _sync(path)
 
 
 def exchange(new: Path, current: Path) -> None:
-    """Exchange the folders `new` and `current`; if there is no `current`, move `new` there.
+    """Exchange the folders `new` and `current`; if `current` does not exist, rename `new` to `current`.
 
-    With renameat2(2) this is one step. If the kernel or the file system has no exchange, the old folder is first moved
-    to `.<name>.old`, and `recover` moves it back after a crash in between.
+    With renameat2(2) the exchange is atomic. If the kernel or the file system does not support it, `current` is first
+    moved to `.<name>.old`. After a crash in the middle, `recover` moves it back.
     """
     new, current = new.resolve(), current.resolve()
     if not current.exists():
@@ -245,12 +247,12 @@ def exchange(new: Path, current: Path) -> None:
 
 
 def interrupted(current: Path) -> bool:
-    """Return whether an `exchange` to `current` is under way or was interrupted by a crash."""
+    """Return whether an `exchange` of the folder `current` is under way or was interrupted by a crash."""
     return _kept(current.resolve()).exists()
 
 
 def recover(current: Path) -> None:
-    """Undo an `exchange` to `current` that was interrupted by a crash."""
+    """Repair the folder `current` after a crash interrupted an `exchange`: restore the old folder if it is missing."""
     current = current.resolve()
     kept = _kept(current)
     if kept.exists():

@@ -1,4 +1,4 @@
-"""The number of processors that this process may use."""
+"""The number of processors that this process may use, including the limits of containers."""
 
 import os
 from collections.abc import Iterator
@@ -8,16 +8,19 @@ from pathlib import Path, PurePosixPath
 def cpu_threads(root: Path = Path("/")) -> int:
     """Return the number of processors that this process may use, at least 1.
 
-    The limit of a container (`docker run --cpus`, a pod) is a quota of processor time, not of processors; more threads
-    than the quota only wait for each other. `root` is the folder that holds `proc` and `sys`.
+    It is the smaller of the CPU affinity and the cgroup's quota, which limits a container (`docker run --cpus`, a pod).
+    The quota limits processor time, so more threads than this only wait for each other. `root` is the folder with
+    `proc` and `sys`.
 
-    `joblib.cpu_count` reads the quota of the root cgroup only, so it misses a limit of a nested cgroup.
+    `joblib.cpu_count` is not used, because it reads the quota of the root cgroup only and misses those of nested ones.
     """
     return max(1, min([len(os.sched_getaffinity(0)), *_cgroup_quotas(root)]))
 
 
 def _cgroup_quotas(root: Path) -> Iterator[int]:
-    """Yield the quotas of the process's cgroup and of each one above it, in processors, rounded up.
+    """Yield the CPU quota of the process's cgroup and of each of its parent cgroups, in processors, rounded up.
+
+    Cgroups without a quota are skipped.
 
     Source: Linux, Documentation/admin-guide/cgroup-v2.rst (cpu.max) and scheduler/sched-bwc.rst (version 1).
     """
@@ -35,7 +38,7 @@ def _cgroup_quotas(root: Path) -> Iterator[int]:
 
 
 def _read(path: Path) -> str:
-    """Return the text of a file, or nothing if it cannot be read."""
+    """Return the text of a file; an empty string if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except OSError:

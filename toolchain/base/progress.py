@@ -1,4 +1,4 @@
-"""Progress on a terminal: a bar for work that counts its items, and a line with the elapsed time for all other work."""
+"""Progress on a terminal: a bar for work whose items are counted, and a line with the elapsed time for other work."""
 
 import logging
 import sys
@@ -18,7 +18,7 @@ DELAY_S = 1.0
 
 
 class Display(TypedDict):
-    """Keyword arguments of rich's displays."""
+    """Keyword arguments of rich's `Progress` and `Live`."""
 
     auto_refresh: bool
     redirect_stdout: bool
@@ -33,7 +33,7 @@ Advance = Callable[..., None]
 
 
 def track(items: Iterable[Item], *, total: int | None, text: str) -> Iterator[Item]:
-    """Yield `items` and advance a bar after each. A `total` of None means that their number is unknown."""
+    """Yield `items`, and advance a progress bar after each. `total` is their number; None if it is unknown."""
     with bar(total, text) as advance:
         for item in items:
             yield item
@@ -42,12 +42,12 @@ def track(items: Iterable[Item], *, total: int | None, text: str) -> Iterator[It
 
 @contextmanager
 def bar(total: int | None, text: str, *, unit: str | None = None) -> Iterator[Advance]:
-    """Yield a function that advances a bar. The bar is drawn if stderr is a terminal, except with `-q`.
+    """Show a progress bar while the body runs, and yield a function that advances it by 1 or by a given count.
 
-    With a `unit`, such as rows, the bar shows the throughput too. A bar inside another bar is not drawn.
+    `total` is the number of items; None if it is unknown. With a `unit`, such as rows, the bar also shows the
+    throughput. The bar is shown only if stderr is a terminal, `-q` was not given, and no other bar is shown.
 
-    A `total` of None means that the number is unknown. The bar is drawn only when it is advanced, without a thread, so
-    it may be used in a pass that is timed and between measurement windows.
+    It is redrawn only when it is advanced, not by a thread, so it does not disturb time measurements in the body.
     """
     global _drawn
     if _drawn or not _is_watched():
@@ -72,7 +72,10 @@ def bar(total: int | None, text: str, *, unit: str | None = None) -> Iterator[Ad
 
 
 def _now_and_then(draw: Callable[[int, float], None], *, clock: Callable[[], float] = time.monotonic) -> Advance:
-    """Return a function that counts, and calls `draw` with the count and the mean throughput every REDRAW_S."""
+    """Return a function that adds to a count, and calls `draw` with the count and the mean throughput (items/s).
+
+    `draw` is called at most once in REDRAW_S seconds.
+    """
     start_s, drawn_s, done = clock(), -REDRAW_S, 0
 
     def advance(count: int = 1) -> None:
@@ -87,9 +90,9 @@ def _now_and_then(draw: Callable[[int, float], None], *, clock: Callable[[], flo
 
 @contextmanager
 def running(text: str) -> Iterator[None]:
-    """Show `text` and the elapsed time while the body runs, if stderr is a terminal, except with `-q`.
+    """Show a line with `text` and the elapsed time while the body runs, if stderr is a terminal and `-q` was not given.
 
-    A thread draws the line. It draws nothing inside of `still`.
+    A thread draws the line. `still` hides it for a while.
     """
     global _line
     if _line or not _is_watched():
@@ -106,7 +109,7 @@ def running(text: str) -> Iterator[None]:
 
 @contextmanager
 def still() -> Iterator[None]:
-    """Draw no line of `running` while the body runs: it measures time or energy, or writes to the terminal itself."""
+    """Hide the line of `running` while the body measures time or energy, or writes to the terminal itself."""
     line = _line
     if line:
         line.pause()
@@ -118,7 +121,10 @@ def still() -> Iterator[None]:
 
 
 class _Line:
-    """A line with the elapsed time, which a thread draws while nobody has paused it. Any thread may pause it."""
+    """The line with the elapsed time that `running` shows. A thread draws it unless it is paused.
+
+    Pauses are counted, so they may be nested. Any thread may pause the line.
+    """
 
     def __init__(self, text: str) -> None:
         self._text, self._start_s = text, time.monotonic()
@@ -127,7 +133,7 @@ class _Line:
         self._thread: threading.Thread | None = None
 
     def go_on(self) -> None:
-        """Take one pause back; draw if none is left."""
+        """End one pause. The line is drawn again if no other pause is left."""
         with self._lock:
             self._pauses -= 1
             if self._pauses == 0:
@@ -136,7 +142,7 @@ class _Line:
                 self._thread.start()
 
     def pause(self) -> None:
-        """Add a pause: when this returns, the line has gone from the terminal."""
+        """Begin a pause. When this returns, the line is no longer on the terminal."""
         with self._lock:
             self._pauses += 1
             if self._thread:
@@ -160,7 +166,7 @@ class _Line:
 
 
 def _is_watched() -> bool:
-    """Return whether a person watches: stderr is a terminal, and the log is not limited to warnings."""
+    """Return whether progress is shown: stderr is a terminal, and `-q` does not limit the log to warnings."""
     return sys.stderr.isatty() and logging.getLogger("toolchain").isEnabledFor(logging.INFO)
 
 

@@ -1,4 +1,4 @@
-"""Types that cross between modules: the batches of a model, the function that runs it, and calibration ranges."""
+"""Types that many modules share: a batch, the logits of a batch, the function that runs a model, calibration ranges."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,10 +16,10 @@ Array = NDArray[Any]
 # Input name -> int32 [batch, sequence].
 Batch = dict[str, Array]
 
-# What a model puts out for a batch, float32 [batch, *row]; most models put out a row of logits.
+# The output of a model for a batch, float32 [batch, *row]: logits, or the vectors of an embedding model.
 Logits = NDArray[np.float32]
 
-# The shape of one row of it. None stands for the tokens of the batch; where it has padded positions, they are 0.
+# The shape of a row of the output. None stands for the sequence length of the batch; outputs at padded positions are 0.
 RowShape = tuple[int | None, ...]
 
 # A batch -> logits, float32 [batch, *row]. The device is idle when the function returns.
@@ -36,14 +36,14 @@ SMALLEST_SCALE, LARGEST_SCALE = 1.2e-38, 3e38
 
 
 def is_of(shape: tuple[int, ...], rows: int, row: RowShape) -> bool:
-    """Return whether logits of a shape are those of a number of rows; any number of tokens fits."""
+    """Return whether `shape` is [rows, *row]. Where `row` has None, any sequence length fits."""
     return len(shape) == 1 + len(row) and all(
         size in (None, found) for size, found in zip((rows, *row), shape, strict=True)
     )
 
 
 def joined(parts: Sequence[Logits]) -> Logits:
-    """Return the rows of all parts below each other; rows of tokens are filled with zeros to the longest."""
+    """Concatenate outputs of several batches along the rows. Outputs per token are padded with zeros to the longest."""
     if parts[0].ndim == 2:
         return np.concatenate(parts)
     longest = max(part.shape[1] for part in parts)
@@ -52,10 +52,10 @@ def joined(parts: Sequence[Logits]) -> Logits:
 
 @dataclass(frozen=True)
 class Range:
-    """The calibration range of one tensor, in the tensor's units.
+    """The calibration range of one tensor: values outside it are clipped when the tensor is quantized.
 
-    `amax` is the |x| that maps to 127 in symmetric int8. `low` and `high` are the ends that an asymmetric type uses;
-    both lie within [-amax, amax].
+    `amax` is the absolute value that maps to 127 in symmetric int8. `low` and `high` are the limits for an
+    asymmetric type; both lie within [-amax, amax].
     """
 
     amax: float
@@ -64,14 +64,14 @@ class Range:
 
     @property
     def scale(self) -> float:
-        """The scale of symmetric int8, amax / 127, before any rounding.
+        """The scale of symmetric int8, amax / 127.
 
-        A graph may hold another number: graph/fp16.py rounds the scales of model.int8.onnx to float16.
+        The scale in a graph may differ slightly: graph/fp16.py rounds the scales of model.int8.onnx to float16.
         """
         return self.amax / INT8_LEVELS
 
     def to_json(self) -> RangeRecord:
-        """Return the entry of calibration.json, without its `scale`."""
+        """Return the entry of this range in calibration.json, without its key `scale`."""
         return {"amax": self.amax, "min": self.low, "max": self.high}
 
 
@@ -80,23 +80,23 @@ Ranges = dict[str, Range]
 
 
 def range_from_json(name: str, value: Any, *, where: str = "calibration") -> Range:
-    """Return the range that one entry of calibration.json states for the tensor `name`.
+    """Return the range of the tensor `name` from `value`, its entry in calibration.json.
 
     Raises:
-        InputError: a bound is missing or not finite, min is above max, or amax is not above zero. The message begins
-            with `where`.
+        InputError: amax, min or max is missing or not finite, min is above max, or amax / 127 is not a normal float32
+            number above zero. The message begins with `where`.
     """
     try:
         found = Range(float(value["amax"]), float(value["min"]), float(value["max"]))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(
-            f"{where}: range of {name} is {value!r}. It needs amax, min and max; calibrate again."
+            f"{where}: the range of {name} is {value!r}, but it needs the numbers amax, min and max. Calibrate again."
         ) from error
     finite = all(map(math.isfinite, (found.amax, found.low, found.high)))
     # A graph stores the scale as float32, which must be able to hold it.
     if not finite or found.low > found.high or not SMALLEST_SCALE < found.scale < LARGEST_SCALE:
         raise InputError(
-            f"{where}: range of {name} is {value!r}. It must be finite, amax above zero and min not above max; "
-            "calibrate again."
+            f"{where}: the range of {name} is {value!r}, but it must be finite, with amax above zero and min not above "
+            "max. Calibrate again."
         )
     return found
