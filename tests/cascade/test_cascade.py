@@ -74,10 +74,10 @@ def test_eval_counts_what_is_passed_on_and_says_that_the_threshold_was_chosen_on
     assert result["metrics"]["accuracy"] == record["accuracy"]["cascade"]
     assert len(load_predictions(result).logits) == result["n"]
     assert any("chosen on 1,000 of these 1,000 rows" in line for line in remarked)
-    assert not any("these rows are others" in line for line in remarked)
+    assert not any("these rows are different" in line for line in remarked)
     assert evaluate({"device": "cpu", "backend": "torch", "limit": 50}, bundle=place)["cascade"] is None
     drifted = {**result, "cascade": {**result["cascade"], "passed_on": 1.0}}
-    assert any("these rows are others" in line for line in remarks(drifted))
+    assert any("these rows are different" in line for line in remarks(drifted))
 
 
 def test_a_bundle_may_be_the_first_stage_and_is_checked(demo_bundle, cheap, tmp_path):
@@ -96,7 +96,7 @@ def test_both_bundles_are_pinned_from_outside(demo_bundle, cheap, tmp_path):
     digest, choices = open_bundle(demo_bundle).digest, {**CHOICES, "limit": 400}
     stages = {"big": demo_bundle, "small": demo_bundle}
     for one in (digest, ""):
-        with pytest.raises(UsageError, match=r"1 digest\. Give those of SMALL and BIG, as --trust A,B"):
+        with pytest.raises(UsageError, match=r"1 digest\. Give the digests of SMALL and BIG, as --trust"):
             make({**choices, "trust": one}, tmp_path / "both", **stages)
     for other in (f"{'0' * 64},{digest}", f"{digest},{'0' * 64}"):
         with pytest.raises(InputError, match=r"0{8}"):
@@ -125,8 +125,8 @@ def other_length(target):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (other_labels, "the first stage says positive, negative; the second says negative, positive"),
-        (other_length, "its tokens are not those of the second stage"),
+        (other_labels, "first stage are positive, negative, and those of the second are negative, positive"),
+        (other_length, "its tokens differ from those of the second stage"),
     ],
 )
 def test_stages_that_do_not_fit_each_other_are_refused(demo_bundle, tmp_path, monkeypatch, change, message):
@@ -144,16 +144,16 @@ def test_stages_that_do_not_fit_each_other_are_refused(demo_bundle, tmp_path, mo
 
 def test_what_cannot_be_a_cascade_is_refused_and_nothing_is_written(demo_bundle, pair_bundle, both, tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(InputError, match="a model of one number, and a number has no confidence"):
+    with pytest.raises(InputError, match="a regression model, and a number has no confidence"):
         make({"device": "cpu"}, out, big=pair_bundle, small=None)
-    with pytest.raises(InputError, match="it is a cascade already"):
+    with pytest.raises(InputError, match="the bundle is a cascade already"):
         make(CHOICES, out, big=both[1], small=None)
-    with pytest.raises(InputError, match="it is a cascade already"):
+    with pytest.raises(InputError, match="the bundle is a cascade already"):
         make(CHOICES, out, big=demo_bundle, small=both[1])
-    with pytest.raises(UsageError, match="it is a stage, which would be replaced"):
+    with pytest.raises(UsageError, match="this folder is one of the stages, and would be replaced"):
         make(CHOICES, demo_bundle, big=demo_bundle, small=None)
     shutil.copytree(demo_bundle, tmp_path / "other")
-    with pytest.raises(UsageError, match="it is a bundle of one model, which would be replaced"):
+    with pytest.raises(UsageError, match="the folder has a bundle of one model, which would be replaced"):
         make(CHOICES, tmp_path / "other", big=demo_bundle, small=None)
     torn = shutil.copytree(both[1], tmp_path / "torn") / "cascade/lexical.safetensors"
     torn.write_bytes(torn.read_bytes()[:-1])
@@ -163,7 +163,7 @@ def test_what_cannot_be_a_cascade_is_refused_and_nothing_is_written(demo_bundle,
         make({**CHOICES, "backend": "torch"}, out, big=demo_bundle, small=None)
     with pytest.raises(InputError, match=r"4,000 of these 4,000 rows are train rows"):
         make({**CHOICES, "split": "train"}, out, big=demo_bundle, small=None)
-    with pytest.raises(GateError, match="cannot tell with 40 rows"):
+    with pytest.raises(GateError, match="40 rows are too few to tell"):
         make({**CHOICES, "max_drop": 0.5, "limit": 40}, out, big=demo_bundle, small=None)
     assert not out.exists()
 
@@ -173,16 +173,16 @@ def test_a_cascade_that_saves_nothing_ends_with_3_and_one_line(demo_bundle, tmp_
     words = ["cascade", "--lexical", str(demo_bundle), "-o", str(tmp_path / "both"), "--max-drop", "3", "-q"]
     assert main(words) == 3
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
-    assert "slower than the second stage alone: 0.77 for the first stage and 0.39" in line
+    assert "the first stage takes 77%, and the second stage on the rows passed on to it takes 39%" in line
     assert not (tmp_path / "both").exists()
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["a", "b", "--lexical", "-o", "c"], "--lexical takes BIG alone"),
-        (["a", "-o", "c"], "give SMALL and BIG, or --lexical and BIG"),
-        (["a", "--lexical"], "--output: missing"),
+        (["a", "b", "--lexical", "-o", "c"], "With --lexical, give BIG only"),
+        (["a", "-o", "c"], "Give SMALL and BIG, or --lexical and BIG"),
+        (["a", "--lexical"], "--output: the option is missing"),
     ],
 )
 def test_wrong_usage_ends_with_2(words, message, capsys):
@@ -211,7 +211,7 @@ def test_a_cascade_of_somebody_else_that_lacks_a_part_or_names_other_files_is_re
     ):
         record = {**bundle.manifest["cascade"], **change}
         changed = dataclasses.replace(bundle, manifest={**bundle.manifest, "cascade": record})
-        with pytest.raises(InputError, match=r"bundle\.json: its cascade is broken"):
+        with pytest.raises(InputError, match=r"bundle\.json: its entry `cascade` is broken"):
             record_of(changed)
     lacking = {key: value for key, value in bundle.manifest["cascade"].items() if key != "first"}
     with pytest.raises(InputError, match="broken"):

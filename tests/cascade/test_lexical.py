@@ -80,7 +80,7 @@ def test_a_model_is_read_as_it_was_written_and_a_damaged_one_is_refused():
         (b"", 2),
         (model.to_bytes(), 3),
     ):
-        with pytest.raises(InputError, match=r"lexical\.safetensors: .*Make the cascade again|Make it again"):
+        with pytest.raises(InputError, match=r"lexical\.safetensors: .*Run `toolchain cascade` again|Make it again"):
             read_lexical(data, VOCABULARY, classes, where="lexical.safetensors")
 
 
@@ -88,5 +88,5 @@ def test_a_label_without_a_row_and_rows_without_a_common_token_are_refused():
     ids, labels = drawn(20, 2)
     with pytest.raises(InputError, match="no train row has the label c"):
         fit(tokens(ids), labels, vocabulary=VOCABULARY, labels=("a", "b", "c"))
-    with pytest.raises(InputError, match="no token is in two train rows"):
+    with pytest.raises(InputError, match="no token occurs in two train rows"):
         fit(tokens([[1], [2]]), np.array([0, 1]), vocabulary=VOCABULARY, labels=("a", "b"))

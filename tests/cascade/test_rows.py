@@ -25,5 +25,5 @@ def test_rows_that_a_stage_was_shrunk_or_healed_with_are_left_out_and_many_are_r
     assert found.left_out == known.left_out + 20
     assert not {*digests[:20]} & {*found.rows.text_digests}
     assert "20 of 1000 rows are also train rows, and are left out" in caplog.text
-    with pytest.raises(InputError, match="1,000 of these 1,000 rows are train rows, of which a stage is too sure"):
+    with pytest.raises(InputError, match="1,000 of these 1,000 rows are train rows, on which a stage is over"):
         choose_rows(resolved, None, [stage({OF_HEAL: digests})])

@@ -1,7 +1,8 @@
-"""`toolchain cascade`: two stages in one bundle, the second one asked only when the first is unsure.
+"""`toolchain cascade`: combines two models in one bundle. The second runs only for rows of which the first is unsure.
 
-The result is the second stage's bundle with the first stage and the threshold beside it, so whatever takes a bundle
-takes it; `evaluation/stages.py` opens it, and `runtimes/cascade.py` runs it.
+The result is the bundle of the second model, the second stage, to which the first stage and the threshold are added. So
+every command that takes a bundle also takes a cascade. `evaluation/stages.py` opens a cascade, and
+`runtimes/cascade.py` runs it.
 """
 
 import logging
@@ -53,7 +54,11 @@ WRITTEN = ("schema", "steps", "artefacts", "created", "sha256")
 
 @dataclass(frozen=True)
 class First:
-    """A first stage: how it is opened, what its record says of it, and what writes its files into a bundle's folder."""
+    """A first stage, which is a bundle or a lexical model.
+
+    `stage` returns the stage, ready to run, for a threshold. `about` describes it in the cascade's record, and `write`
+    writes its files into a bundle's folder.
+    """
 
     stage: Callable[[float], FirstStage]
     about: CascadeAbout
@@ -63,13 +68,14 @@ class First:
 def make(
     changes: RecipeValues, output: Path, *, big: Path, small: Path | None, tell: Callable[[str], None] = log.info
 ) -> CascadeMade:
-    """Make a cascade of the bundle `small`, or of a lexical stage, and the bundle `big`; write it to `output`.
+    """Make a cascade from the bundle `small` (None: a lexical stage) and the bundle `big`; write it to `output`.
 
-    `changes` are options by their names in a recipe. Nothing is written unless the cascade passes.
+    `changes` are options by their names in a recipe. Nothing is written if the cascade is refused.
 
     Raises:
-        GateError: no threshold keeps the drop within --max-drop, too few rows tell, or the cascade saves no time.
-        InputError: the stages do not fit each other, their model has no classes, or the rows are train rows.
+        GateError: no threshold keeps the drop within --max-drop, the rows are too few to tell, or the cascade saves no
+            time.
+        InputError: the stages differ in labels or tokens, their models give no classes, or the rows are train rows.
         ToolchainError: see errors.py.
     """
     trusted, of_small = _trusted(changes.get("trust"), small)
@@ -101,36 +107,42 @@ def make(
 
 
 def _check(second: Target, output: Path, small: Path | None) -> None:
-    """Refuse a second stage that cannot be one, and an output that would replace something else than a cascade.
+    """Refuse a bundle that cannot be a second stage, and an output folder that holds something other than a cascade.
 
     Raises:
-        InputError: it has no classes, or is a cascade; or the output is not a bundle.
-        UsageError: the output is a stage, or the backend is none that a cascade runs on.
+        InputError: the second stage has no classes or is a cascade; or the output folder is not a bundle.
+        UsageError: the output folder is one of the stages, or a cascade cannot run on the backend.
     """
     head, bundle = second.resolved.head, second.bundle
     if bundle is None or second.file is None:
         raise UsageError(f"--backend {second.backend}: a cascade runs graphs and plans of bundles. Choose ort or trt.")
     if head.no_cascade:
-        raise InputError(f"{bundle.path}: {head.what}, and {head.no_cascade}. Give a bundle of one label a row.")
+        raise InputError(
+            f"{bundle.path}: this is {head.what}, and {head.no_cascade}. Give a classifier with one label per row."
+        )
     if record_of(bundle):
-        raise InputError(f"{bundle.path}: it is a cascade already. Give the bundle of one model.")
+        raise InputError(f"{bundle.path}: the bundle is a cascade already. Give the bundle of one model.")
     for place in (bundle.path, small):
         if place and output.resolve() == place.resolve():
-            raise UsageError(f"-o {output}: it is a stage, which would be replaced. Choose another folder.")
+            raise UsageError(
+                f"-o {output}: this folder is one of the stages, and would be replaced. Choose another folder."
+            )
     require_bundle(output)
     if (output / MANIFEST).exists():
         _check_old(output)
 
 
 def _check_old(output: Path) -> None:
-    """Refuse an output that is a bundle of one model, or a damaged cascade, before time is spent on another.
+    """Refuse an output folder that is a bundle of one model or a damaged cascade, before time is spent on a new one.
 
     Raises:
         InputError: a file of the cascade differs from its digest.
-        UsageError: it is a bundle of one model.
+        UsageError: the folder is a bundle of one model.
     """
     if not open_bundle(output, check_files=False).is_cascade:
-        raise UsageError(f"-o {output}: it is a bundle of one model, which would be replaced. Choose another folder.")
+        raise UsageError(
+            f"-o {output}: the folder has a bundle of one model, which would be replaced. Choose another folder."
+        )
     try:
         open_bundle(output)
     except InputError as error:
@@ -138,7 +150,7 @@ def _check_old(output: Path) -> None:
 
 
 def _of_text(second: Target, chosen: Chosen, tell: Callable[[str], None]) -> First:
-    """Return a lexical stage that is fitted to the train rows."""
+    """Fit a lexical stage to the train rows, and return it."""
     resolved = second.resolved
     rows = train_rows(resolved, chosen.rows.text_digests)
     tell(f"fitting a lexical stage to {len(rows):,} train rows")
@@ -153,39 +165,40 @@ def _of_text(second: Target, chosen: Chosen, tell: Callable[[str], None]) -> Fir
 
 
 def _trusted(given: str | None, small: Path | None) -> tuple[str | None, str | None]:
-    """Return the digests that the second and the first stage must have; None for any.
+    """Split the value of --trust into the digests that the second and the first stage must have; None allows any.
 
     Raises:
-        UsageError: the digest of one of two bundles is missing, and code of the other would run unchecked.
+        UsageError: the number of digests differs from the number of bundles, so one bundle would not be checked.
     """
     digests = [] if given is None else given.split(",")  # that of an empty variable of a shell is no bundle's
     if digests and len(digests) != (2 if small else 1):
-        wanted = "those of SMALL and BIG, as --trust A,B" if small else "that of BIG alone"
-        raise UsageError(f"--trust {given}: {counted(len(digests), 'digest')}. Give {wanted}.")
+        wanted = "the digests of SMALL and BIG, as --trust A,B" if small else "only the digest of BIG"
+        raise UsageError(f"--trust {given}: the value has {counted(len(digests), 'digest')}. Give {wanted}.")
     return (digests[-1], digests[0] if small else None) if digests else (None, None)
 
 
 def _of_bundle(second: Target, target: Target, chosen: Chosen) -> First:
-    """Return another bundle as the first stage.
+    """Return the bundle of `target` as the first stage.
 
     Raises:
-        InputError: its labels, its tokens or its inputs are not those of the second stage.
+        InputError: its labels, tokens or inputs differ from those of the second stage, or the bundle is a cascade.
     """
     bundle, head = target.bundle, target.resolved.head
     assert bundle is not None
     small = bundle.path
     if record_of(bundle):
-        raise InputError(f"{small}: it is a cascade already. Give the bundle of one model.")
+        raise InputError(f"{small}: the bundle is a cascade already. Give the bundle of one model.")
     if head.labels != second.resolved.head.labels:
         raise InputError(
-            f"{small}: the first stage says {', '.join(head.labels)}; the second says "
+            f"{small}: the labels of the first stage are {', '.join(head.labels)}, and those of the second are "
             f"{', '.join(second.resolved.head.labels)}. Give stages with the same labels in the same order."
         )
     own, other = (one.resolved.encode(chosen.rows.texts) for one in (target, second))
     same_inputs = own.columns.keys() <= other.columns.keys()
     if not same_inputs or any(column != other.columns[name] for name, column in own.columns.items()):
         raise InputError(
-            f"{small}: its tokens are not those of the second stage. Give stages with one tokenizer and --max-length."
+            f"{small}: its tokens differ from those of the second stage. Give stages with the same tokenizer and "
+            "--max-length."
         )
 
     def write(folder: Path) -> None:
@@ -198,7 +211,7 @@ def _of_bundle(second: Target, target: Target, chosen: Chosen) -> First:
 
 
 def _measured(first: First, second: Target, chosen: Chosen, tell: Callable[[str], None]) -> CascadeRecord:
-    """Return the record of a cascade that passes: its threshold, and what it costs.
+    """Choose the threshold, time the stages, and return the record of the cascade.
 
     Raises:
         GateError: see `make`.

@@ -1,4 +1,4 @@
-"""The cost of a cascade: the time of both stages by that of the second one alone."""
+"""The cost of a cascade: its run time, divided by the run time of the second stage alone."""
 
 import statistics
 from dataclasses import dataclass
@@ -16,7 +16,11 @@ ROUNDS = 7
 
 @dataclass(frozen=True)
 class Cost:
-    """The time of the first stage for all rows, and that of the cascade, by that of the second stage for all rows."""
+    """Run times on all rows, each divided by the run time of the second stage alone.
+
+    `first` is the time of the first stage, `ratio` that of the cascade, and `ci95` the 95 % confidence interval of
+    `ratio`.
+    """
 
     first: float
     ratio: float
@@ -24,28 +28,28 @@ class Cost:
 
 
 def measure(first: Infer, second: Infer, threshold: float, tokens: Tokens, *, seed: int) -> Cost:
-    """Return the cost on rows, means over interleaved rounds."""
+    """Time the first stage, the second stage and the cascade in interleaved rounds, and return the mean cost."""
     contenders = (first, second, in_stages(first, second, threshold))
     rounds = [[run(infer, tokens).runtime_s for infer in contenders] for _ in range(ROUNDS + 1)][1:]
     return of_rounds(rounds, seed=seed)
 
 
 def of_rounds(rounds: list[list[float]], *, seed: int) -> Cost:
-    """Return the cost of rounds of three times: of the first stage, the second, and both."""
+    """Return the mean cost. Each round has three times: of the first stage, the second stage, and the cascade."""
     ratios = [both / second for _, second, both in rounds]
     first = statistics.fmean(first / second for first, second, _ in rounds)
     return Cost(first, statistics.fmean(ratios), bootstrap_mean_ci95(ratios, seed=seed))
 
 
 def require(cost: Cost) -> None:
-    """Refuse a cascade that takes as long as its second stage alone.
+    """Refuse a cascade that is not faster than its second stage alone.
 
     Raises:
-        GateError: with the share of each stage.
+        GateError: the cascade is not faster. The message has the relative time of each stage.
     """
     if cost.ratio >= 1:
         raise GateError(
-            f"cascade: this cascade is slower than the second stage alone: {cost.first:.2f} for the first stage and "
-            f"{cost.ratio - cost.first:.2f} for the rows that it passes on. Give a cheaper first stage, or a larger "
-            "--max-drop."
+            f"cascade: it is not faster than the second stage alone. Of the second stage's time on all rows, "
+            f"the first stage takes {cost.first:.0%}, and the second stage on the rows passed on to it takes "
+            f"{cost.ratio - cost.first:.0%}. Give a faster first stage, or a larger --max-drop."
         )

@@ -1,4 +1,4 @@
-"""The fit of a lexical first stage: TF-IDF of tokens and pairs of neighbours, and logistic regression."""
+"""Fits a lexical first stage: logistic regression on the TF-IDF of tokens and of pairs of neighbouring tokens."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,10 @@ MAX_ITERATIONS = 1000
 
 
 def fit(tokens: Tokens, references: Values, *, vocabulary: int, labels: tuple[str, ...]) -> Lexical:
-    """Return the model that is fitted to rows and their labels, indices of `labels`.
+    """Return a lexical model that is fitted to tokenized rows. `references` are the rows' labels, as indices.
 
     Raises:
-        InputError: a label is on no row, or no feature is in two rows.
+        InputError: no row has one of the labels, or no feature occurs in two rows.
     """
     if len(absent := sorted({*range(len(labels))} - {*references.tolist()})):
         raise InputError(
@@ -38,7 +38,7 @@ def fit(tokens: Tokens, references: Values, *, vocabulary: int, labels: tuple[st
     counts = coo_array((np.ones(len(owners)), (owners, places)), (len(tokens), len(found))).tocsr()
     used = np.flatnonzero(np.bincount(counts.indices, minlength=len(found)) >= LEAST_ROWS)
     if not len(used):
-        raise InputError("--lexical: no token is in two train rows. Give more train rows with --data.")
+        raise InputError("--lexical: no token occurs in two train rows. Give more train rows with --data.")
     transformer = TfidfTransformer(sublinear_tf=True)
     values = transformer.fit_transform(counts[:, used])
     model = LogisticRegression(C=INVERSE_REGULARISATION, max_iter=MAX_ITERATIONS)
@@ -54,7 +54,10 @@ def fit(tokens: Tokens, references: Values, *, vocabulary: int, labels: tuple[st
 
 
 def _features(tokens: Tokens, vocabulary: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the row and the number of each feature of all rows; batches keep the padding small."""
+    """Return two arrays with one entry for each feature in each row: the index of the row, and the feature's number.
+
+    Rows of equal length form a batch, so that none is padded.
+    """
     owners, numbers = [], []
     order = np.argsort(tokens.lengths, kind="stable")
     ends = np.flatnonzero(np.diff(tokens.lengths[order])) + 1
@@ -69,7 +72,11 @@ def _features(tokens: Tokens, vocabulary: int) -> tuple[NDArray[np.int64], NDArr
 def _of_classes(
     coefficients: NDArray[np.float64], intercepts: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return weights [features, classes] and bias [classes]; of two classes scikit-learn keeps the second alone."""
+    """Return scikit-learn's coefficients as weights [features, classes] and bias [classes].
+
+    For two classes, scikit-learn has only those of the second class. They are divided by two, and negated for the
+    first class.
+    """
     if len(coefficients) == 1:
         coefficients, intercepts = (np.concatenate([-one / 2, one / 2]) for one in (coefficients, intercepts))
     return coefficients.T, intercepts

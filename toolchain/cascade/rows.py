@@ -1,4 +1,4 @@
-"""The rows of a cascade: those that its threshold is chosen on, and those that a lexical stage is fitted to."""
+"""Selects the rows that a cascade's threshold is chosen on, and the rows that a lexical stage is fitted to."""
 
 import logging
 from collections.abc import Collection, Iterable
@@ -24,19 +24,19 @@ MAX_SHARED = 0.05
 
 @dataclass(frozen=True)
 class Chosen:
-    """The rows that the threshold is chosen on, each text once, and how many were left out as train rows."""
+    """The rows that the threshold is chosen on, each text once, and how many train rows were left out of them."""
 
     rows: Rows
     left_out: int
 
 
 def choose_rows(resolved: ResolvedRecipe, given: str | None, stages: Iterable[Bundle] = ()) -> Chosen:
-    """Return the rows in `given`, a folder or a file, or else of the split to evaluate, without train rows.
+    """Return the rows to choose a threshold on: those in the file or folder `given`; if None, the split to evaluate.
 
-    Rows that one of `stages` was shrunk or healed with are train rows too.
+    Train rows are left out. Rows that one of `stages` was shrunk or healed with are train rows too.
 
     Raises:
-        InputError: a stage was trained on all of them, or on more than chance explains: it is too sure of these.
+        InputError: all of the rows, or more than chance explains, are train rows, on which a stage is overconfident.
     """
     recipe = resolved.recipe
     reading: Reading = {**recipe.reading, "data": given}
@@ -46,16 +46,16 @@ def choose_rows(resolved: ResolvedRecipe, given: str | None, stages: Iterable[Bu
     check_texts(rows)
     known = {*_train_digests(resolved)}.union(*map(learnt_digests, stages))
     why = (
-        "are train rows, of which a stage is too sure. Give rows that neither stage was trained on, with --calib-data "
-        "or --split."
+        "are train rows, on which a stage is overconfident. Give rows that neither stage was trained on, with "
+        "--calib-data or --split."
     )
     shared = rows.count_known(known, most=MAX_SHARED, why=why)
     if shared:
         log.warning("%s: %d of %d rows are also train rows, and are left out", rows.source, shared, len(rows))
     if not given:
         log.warning(
-            "the threshold is chosen on %s, so figures of the cascade on these rows are too good. Give other labelled "
-            "rows with --calib-data.",
+            "the threshold is chosen on %s, so the cascade's results on these rows are too optimistic. Give other "
+            "labelled rows with --calib-data.",
             rows.source,
         )
     left = rows.without(known)
@@ -65,16 +65,16 @@ def choose_rows(resolved: ResolvedRecipe, given: str | None, stages: Iterable[Bu
 
 
 def train_rows(resolved: ResolvedRecipe, leaving: Collection[str]) -> Rows:
-    """Return the train rows to fit a lexical stage to, each text once, without texts of the digests `leaving`.
+    """Return the train rows to fit a lexical stage to, each text once, without texts whose digest is in `leaving`.
 
     Raises:
-        ToolchainError: there are none, or they cannot be read.
+        ToolchainError: no rows are left, or they cannot be read.
     """
     rows = resolved.rows("train")
     check_texts(rows)
     left = rows.without(leaving)
     if not len(left):
-        raise InputError(f"{rows.source}: no train row is left to fit a lexical stage to. Give more with --data.")
+        raise InputError(f"{rows.source}: no train rows are left for the lexical stage. Give more rows with --data.")
     return left
 
 
@@ -82,11 +82,13 @@ def _train_digests(resolved: ResolvedRecipe) -> list[str]:
     try:
         return resolved.rows("train").text_digests
     except MissingSplitError as error:
-        log.warning("%s So nobody checks whether the threshold is chosen on train rows.", error)
+        log.warning(
+            "%s Without the train rows, it cannot be checked whether the threshold is chosen on some of them.", error
+        )
         return []
 
 
 def positions(rows: Rows, count: int, *, seed: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Return at most `count` positions of rows, drawn without replacement, in rising order."""
+    """Return the indices of `count` random rows, or of all rows if there are fewer, in rising order."""
     generator = np.random.default_rng(seed)
     return np.sort(generator.choice(len(rows), size=min(count, len(rows)), replace=False))

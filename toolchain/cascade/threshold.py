@@ -1,9 +1,9 @@
-"""The threshold of a cascade: how sure the first stage must be, found on labelled rows from the safest down.
+"""Chooses the threshold of a cascade on labelled rows: how sure the first stage must be of a row to answer it.
 
-Each threshold is a hypothesis, that the cascade drops by more than is allowed, and they are tested in an order that is
-fixed before a label is seen, until the first one that cannot be rejected. So the chosen one is wrong with the
-probability 1 - confidence at most, however many are tried (fixed-sequence testing; Angelopoulos et al., Learn then
-Test, 2021).
+For each threshold, the hypothesis is tested that the metric drops by more than is allowed. The tests start with the
+highest threshold, in an order that is fixed before a label is seen, and end at the first hypothesis that cannot be
+rejected. So the chosen threshold is wrong with a probability of at most 1 - confidence, however many are tried
+(fixed-sequence testing; Angelopoulos et al., Learn then Test, 2021).
 """
 
 import math
@@ -31,7 +31,11 @@ SHARES = tuple(percent / 100 for percent in range(5, 100, 5))
 
 @dataclass(frozen=True)
 class Found:
-    """The chosen threshold, the rows that it passes on, bool [rows], the predictions, and the search."""
+    """The result of the search for a threshold.
+
+    `rest`, bool [rows], says which rows are passed on to the second stage. `cascade` are the cascade's predictions,
+    `comparison` compares them with those of the second stage, and `tried` has all thresholds that were tested.
+    """
 
     threshold: float
     rest: NDArray[np.bool_]
@@ -43,21 +47,22 @@ class Found:
 def search(
     references: Values, small: Logits, big: Logits, head: Head, *, max_drop: float, confidence: float, seed: int
 ) -> Found:
-    """Return the lowest threshold whose bound of the drop, and that of each higher one, is within `max_drop`.
+    """Return the lowest threshold such that it and all higher ones keep the drop within `max_drop` points.
 
-    `references` are the labels as `head.read` returns them, `small` and `big` the logits of both stages, float32 [rows,
-    classes].
+    The upper confidence bound of the drop decides. `references` are the labels as `head.read` returns them, `small` and
+    `big` the logits of both stages, float32 [rows, classes].
 
     Raises:
-        GateError: not even the highest threshold passes: the drop is too large, or the rows are too few to tell; or
-            nothing can be chosen, because the second stage does no better than chance, or the first is always as sure.
+        GateError: not even the highest threshold passes, because the drop is too large or the rows are too few to tell;
+            or the second stage is not better than chance; or the first stage is equally sure of all rows.
     """
     baseline, tried, best = head.predict(references, big), [], None
     _refuse_chance(baseline)
     order = thresholds(margins(small))
     if not order:
         raise GateError(
-            "cascade: the first stage is equally sure of all rows, so none can be chosen. Give another first stage."
+            "cascade: the first stage is equally sure of all rows, so no threshold can be chosen. Give another first "
+            "stage."
         )
     for threshold in order:
         rest = passed_on(small, threshold)
@@ -73,7 +78,10 @@ def search(
 
 
 def thresholds(sure: NDArray[np.float32]) -> list[float]:
-    """Return the thresholds of SHARES, from the highest down, each midway between two different margins."""
+    """Return a threshold for each fraction in SHARES, from the highest down; `sure` has the margin of each row.
+
+    A threshold lies midway between two neighbouring margins. If these are equal, the fraction has no threshold.
+    """
     finite = np.sort(sure[np.isfinite(sure)].astype(np.float64))[::-1]
     counts = [round(share * len(sure)) for share in SHARES]
     steps = [count for count in counts if 0 < count < len(finite) and finite[count - 1] > finite[count]]
@@ -81,15 +89,15 @@ def thresholds(sure: NDArray[np.float32]) -> list[float]:
 
 
 def _refuse_chance(found: Predictions) -> None:
-    """Refuse rows whose labels a second stage knows no better than one that always gives the most frequent label."""
+    """Refuse rows on which the second stage is not clearly better than always predicting the most frequent label."""
     frequent = most_frequent(found)
-    assert frequent is not None, "only of a head with labels"
+    assert frequent is not None, "only a head with labels has a most frequent label"
     right = round(frequent["accuracy"] * len(found.references))
     if wilson_ci95(right, len(found.references))[0] <= frequent["share"]:
         raise GateError(
-            f"cascade: the second stage is right in {frequent['accuracy']:.1%} of {len(found.references):,} rows, not "
-            f"clearly more than the {frequent['share']:.1%} of the most frequent label, so a cascade "
-            "cannot be judged on these rows. Check that labels and columns are those of the model, or give more rows."
+            f"cascade: the second stage is right in {frequent['accuracy']:.1%} of {len(found.references):,} rows, and "
+            f"the most frequent label in {frequent['share']:.1%}, so a cascade cannot be judged on these rows. "
+            "Check that the label and text columns are the ones the model was trained on, or give more rows."
         )
 
 
@@ -109,11 +117,12 @@ def _refusal(found: Comparison, tried: list[TriedThreshold], max_drop: float) ->
     share = 1 - tried[0]["passed_on"]
     if found.verdict == FAILS:
         return (
-            f"cascade: where the first stage answers the {share:.0%} of {found.n:,} rows of which it is surest, "
-            f"{found.metric} drops {found.drop_points:.2f} points, {max_drop:g} are allowed. Give a better first stage."
+            f"cascade: even if the first stage answers only the {share:.0%} of {found.n:,} rows of which it is surest, "
+            f"{found.metric} drops by {found.drop_points:.2f} points, and the limit is {max_drop:g}. "
+            "Give a better first stage."
         )
     more = f"about {found.rows_to_tell:,}" if found.rows_to_tell else "more"
     return (
-        f"cascade: cannot tell with {found.n:,} rows whether the drop stays within {max_drop:g} points, not even where "
-        f"the first stage answers {share:.0%} of them. Give {more} rows with --calib-data, or a larger --max-drop."
+        f"cascade: {found.n:,} rows are too few to tell whether the drop stays within {max_drop:g} points, even if the "
+        f"first stage answers only {share:.0%} of them. Give {more} rows with --calib-data, or a larger --max-drop."
     )
