@@ -23,14 +23,14 @@ def bert(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("file", "what"),
     [
-        ("adapter_config.json", "an adapter.*merge_and_unload"),
+        ("adapter_config.json", "a PEFT adapter.*merge_and_unload"),
         ("config_setfit.json", "a SetFit model"),
         ("model_head.pkl", "a SetFit model"),
         ("onnx/model.onnx", None),
         ("model.onnx", "a model in ONNX"),
         ("bundle.json", "a bundle"),
         ("model.gguf", "a model in GGUF"),
-        ("checkpoint-500/config.json", "a folder of checkpoints"),
+        ("checkpoint-500/config.json", "a folder with several checkpoints"),
         ("snapshots/4f6a/config.json", "a folder of the hub's cache"),
     ],
 )
@@ -61,7 +61,7 @@ def test_weights_that_are_stored_quantized_are_refused_without_a_word_of_config_
     """transformers casts them to float32, and the model computes something else."""
     name = "bert.encoder.layer.0.attention.self.query.weight"
     folder = rewrite_weights(bert, lambda weights: weights.update({name: (50 * weights[name]).to(kind)}))
-    with pytest.raises(InputError, match=rf"{name} is stored as \w+: the weights are quantized"):
+    with pytest.raises(InputError, match=rf"{name} is stored as \w+, so the weights are quantized"):
         load_model(find_model(str(folder)))
 
 
@@ -102,34 +102,34 @@ def test_a_classifier_of_kin_or_without_a_name_is_taken(name: str | None, bert: 
 
 def test_labels_of_tokens_are_refused_where_no_architecture_is_named(tmp_path: Path) -> None:
     folder = edit(make(tmp_path / "model", "Bert", labels=("O", "B-PER", "I-PER")), architectures=None)
-    with pytest.raises(InputError, match="its labels O, B-PER, I-PER are those of tokens"):
+    with pytest.raises(InputError, match="its labels O, B-PER, I-PER look like labels of tokens"):
         load_model(find_model(str(folder)))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_labels": 3}, "num_labels is 3, and id2label names 2"),
+        ({"num_labels": 3}, "num_labels is 3, but id2label has 2 names"),
         ({"id2label": {"1": "a", "2": "b"}}, "Its keys must be 0, 1, 2"),
-        ({"label2id": {"positive": 0, "negative": 1}}, "label2id says that positive is 0, and id2label that it is 1"),
-        ({"problem_type": "regression"}, "problem_type is regression with 2 outputs"),
-        ({"id2label": {"0": "a"}, "problem_type": "single_label_classification"}, "with one label"),
+        ({"label2id": {"positive": 0, "negative": 1}}, "positive has the index 0 in label2id, but 1 in id2label"),
+        ({"problem_type": "regression"}, "problem_type is regression, but there are 2 outputs"),
+        ({"id2label": {"0": "a"}, "problem_type": "single_label_classification"}, "but there is one label"),
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, r"already quantized \(gptq\)"),
         ({"id2label": {"0": "a", "1": None}}, "id2label has no name for 1"),
-        ({"id2label": {"0": "a", "1": "b\ud800"}}, r"id2label has 'b\\ud800', with half of a surrogate pair"),
+        ({"id2label": {"0": "a", "1": "b\ud800"}}, r"id2label has 'b\\ud800', with one half of a surrogate pair"),
         ({"label2id": ["negative", "positive"]}, "label2id is .*It must have the index of each label"),
         (
             {"problem_type": "multi_label"},
-            "problem_type is 'multi_label'. Write regression, single_label_classification",
+            "problem_type is 'multi_label'. It must be regression or single_label_classification",
         ),
         ({"num_labels": "two"}, "num_labels is 'two'. It must be the number of classes"),
-        ({"architectures": "BertForSequenceClassification"}, "architectures is 'Bert.*, not a JSON array"),
-        ({"architectures": 1}, "architectures is 1, not a JSON array"),
-        ({"model_type": ["bert"]}, r"model_type is \['bert'\], not a JSON string"),
-        ({"model_type": []}, r"model_type is \[\], not a JSON string"),
-        ({"auto_map": 5}, "auto_map is 5, not a JSON object"),
-        ({"pruned_heads": [1]}, r"pruned_heads is \[1\], not a JSON object"),
-        ({"problem_type": ["regression"]}, r"problem_type is \['regression'\], not a JSON string"),
+        ({"architectures": "BertForSequenceClassification"}, "architectures is 'Bert.*, but it must be a JSON array"),
+        ({"architectures": 1}, "architectures is 1, but it must be a JSON array"),
+        ({"model_type": ["bert"]}, r"model_type is \['bert'\], but it must be a JSON string"),
+        ({"model_type": []}, r"model_type is \[\], but it must be a JSON string"),
+        ({"auto_map": 5}, "auto_map is 5, but it must be a JSON object"),
+        ({"pruned_heads": [1]}, r"pruned_heads is \[1\], but it must be a JSON object"),
+        ({"problem_type": ["regression"]}, r"problem_type is \['regression'\], but it must be a JSON string"),
         ({"pruned_heads": {"0": [1]}}, r"pruned_heads is \{'0': \[1\]\}"),
     ],
 )
@@ -174,7 +174,7 @@ def test_own_code_of_any_name_runs_if_it_is_trusted_and_is_never_passed_over(ber
     """transformers would load its own BERT in the place of the class that the checkpoint names."""
     (bert / "modeling_mine.py").write_text(OWN_CODE)
     edit(bert, architectures=["Mine"], auto_map={"AutoModelForSequenceClassification": "modeling_mine.Mine"})
-    with pytest.raises(InputError, match="It brings its own code: read it, and trust it with --trust-remote-code"):
+    with pytest.raises(InputError, match="Read the code, and add --trust-remote-code if"):
         load_model(find_model(str(bert)))
     assert type(load_model(find_model(str(bert), trust_remote_code=True))).__name__ == "Mine"
 
@@ -182,7 +182,7 @@ def test_own_code_of_any_name_runs_if_it_is_trusted_and_is_never_passed_over(ber
 def test_own_code_beside_a_class_of_transformers_is_said_not_to_run(bert: Path, caplog: Any) -> None:
     auto_map = {"AutoModelForSequenceClassification": "modeling_bert.BertForSequenceClassification"}
     assert load_model(find_model(str(edit(bert, auto_map=auto_map)))).__module__.startswith("transformers.models.bert")
-    assert "its own code is not run" in caplog.text
+    assert "is run. To run its own code, add" in caplog.text
 
 
 @pytest.mark.parametrize("label2id", [{"LABEL_0": 0, "LABEL_1": 1}, {}, {"negative": "0"}])
@@ -195,22 +195,24 @@ def test_names_in_label2id_alone_are_said_not_to_be_read(id2label: Any, bert: Pa
     """transformers answers LABEL_0: the names may be right, or left over from another model."""
     edit(bert, id2label=id2label, label2id={"bad": 0, "good": 1})
     assert find_model(str(bert)).labels == ["LABEL_0", "LABEL_1"]
-    assert "label2id names bad, good, and id2label" in caplog.text
-    assert "write its names into id2label" in caplog.text
+    assert "label2id has the names bad, good, but id2label" in caplog.text
+    assert "write them into id2label" in caplog.text
 
 
 def test_labels_that_only_label2id_counts_are_refused_and_not_taken_for_two(bert: Path) -> None:
     edit(bert, id2label=None, label2id={"bad": 0, "fair": 1, "good": 2})
-    with pytest.raises(InputError, match=r"label2id names bad, fair, good, and id2label is missing\. Add id2label"):
+    with pytest.raises(
+        InputError, match=r"label2id has the names bad, fair, good, but id2label is missing\. Add id2label"
+    ):
         find_model(str(bert))
 
 
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [
-        ("bert.encoder.layer.0.attention.self.distance_embedding.weight", "has no relative positions"),
+        ("bert.encoder.layer.0.attention.self.distance_embedding.weight", "lacks relative positions"),
         ("bert.encoder.layer.1.attention.self.query.lora_A.default.weight", "Merge the LoRA adapter"),
-        ("bert.encoder.layer.0.output.dense.weight_scale", "before its quantization"),
+        ("bert.encoder.layer.0.output.dense.weight_scale", "from before the quantization"),
         ("lm_head.decoder.weight", "--ignore-unused"),
     ],
 )
@@ -222,7 +224,9 @@ def test_weights_that_would_not_be_used_are_named(name: str, remedy: str, bert: 
 
 
 def test_layers_beyond_the_stated_number_are_not_said_to_be_needless(bert: Path) -> None:
-    with pytest.raises(InputError, match=r"would not use 16 of its weights .* those of further layers: write the numb"):
+    with pytest.raises(
+        InputError, match=r"would not use 16 of its weights .* They belong to further layers. Write the numb"
+    ):
         load_model(find_model(str(edit(bert, num_hidden_layers=1))))
 
 

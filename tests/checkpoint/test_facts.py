@@ -104,14 +104,14 @@ class Company(torch.nn.Module):
 def test_a_model_whose_answers_depend_on_other_rows_is_refused(tmp_path: Path, monkeypatch: Any) -> None:
     folder = make(tmp_path / "model", "Bert")
     monkeypatch.setattr(facts, "load_model", lambda source: Company(new_model("Bert")))
-    with pytest.raises(InputError, match="depends on the other texts of a batch"):
+    with pytest.raises(InputError, match="depend on the other texts in its batch"):
         read(folder)
 
 
 def test_a_model_that_is_random_is_refused(tmp_path: Path, monkeypatch: Any) -> None:
     folder = make(tmp_path / "model", "Bert")
     monkeypatch.setattr(facts, "load_model", lambda source: new_model("Bert").train())
-    with pytest.raises(InputError, match="other answers each time"):
+    with pytest.raises(InputError, match="other logits for the same text each time"):
         read(folder)
 
 
@@ -121,18 +121,20 @@ def test_the_padding_id_is_the_models(tmp_path: Path) -> None:
     edit(folder, "tokenizer_config.json", pad_token=None)
     assert load_tokenizer(folder).pad_token_id is None
     assert read(folder).pad_id == 7
-    with pytest.raises(UsageError, match="lacks a padding token"):
+    with pytest.raises(UsageError, match="neither the model nor the tokenizer has a padding token"):
         read(edit(folder, pad_token_id=None))
 
 
 def test_a_decoder_without_a_padding_id_is_refused_for_that_reason(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"gpt2 cannot run a batch of 2 rows .* without pad_token_id"):
+    with pytest.raises(
+        InputError, match=r"gpt2 cannot run a batch of 2 rows .* by pad_token_id, which config.json lacks"
+    ):
         read(make(tmp_path / "model", "GPT2", pad_token_id=None))
 
 
 def test_the_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"its tokenizer has the id \d+ \('##er'\), and its embedding table has 80 rows"
+        InputError, match=r"its tokenizer has the id \d+ \('##er'\), but its embedding table has only 80 rows"
     ):
         read(make(tmp_path / "model", "Bert", vocab_size=80))
 
@@ -154,15 +156,15 @@ def test_a_stray_id_is_said_and_not_refused(tmp_path: Path, caplog: Any) -> None
     (folder / "tokenizer.json").write_text(json.dumps(tokens))
     model.save_pretrained(folder)
     assert read(folder).values["input_ids"] == model.config.vocab_size
-    assert "1 of its tokens have none" in caplog.text
+    assert "1 tokens have no row" in caplog.text
 
 
 def test_a_tokenizer_class_that_makes_other_ids_than_tokenizer_json_is_said(tmp_path: Path, caplog: Any) -> None:
     folder = make(tmp_path / "model", "Bert", vocab_size=new_model("Bert").config.vocab_size + 8)
     read(folder)
-    assert "other ids" not in caplog.text
+    assert "other token ids" not in caplog.text
     read(edit(folder, "tokenizer_config.json", tokenizer_class="RobertaTokenizer"))
-    assert "transformers (RobertaTokenizer) reads 5 of 5 sentences into other ids than tokenizer.json" in caplog.text
+    assert "transformers (RobertaTokenizer) gives other token ids than tokenizer.json alone for 5 of 5" in caplog.text
 
 
 def test_a_tokenizer_that_fails_on_unknown_words_says_why(tmp_path: Path) -> None:
@@ -171,7 +173,9 @@ def test_a_tokenizer_that_fails_on_unknown_words_says_why(tmp_path: Path) -> Non
     tokens["model"]["vocab"]["[OTHER]"] = tokens["model"]["vocab"].pop("[UNK]")
     tokens["added_tokens"] = [one for one in tokens["added_tokens"] if one["content"] != "[UNK]"]
     (folder / "tokenizer.json").write_text(json.dumps(tokens))
-    with pytest.raises(InputError, match=r"does not take plain texts \(.*\[UNK\] token .*\)\. Fix its files, or"):
+    with pytest.raises(
+        InputError, match=r"cannot tokenize plain texts \(.*\[UNK\] token .*\)\. Fix the tokenizer's files, or"
+    ):
         read(edit(folder, "tokenizer_config.json", unk_token=None))
 
 
@@ -187,11 +191,16 @@ def test_a_model_that_needs_more_than_token_ids_is_refused(tmp_path: Path, monke
 
     folder = make(tmp_path / "model", "Bert")
     monkeypatch.setattr(facts, "load_model", lambda source: Picture(new_model("Bert")))
-    with pytest.raises(InputError, match=r"cannot run a batch of 1 rows .* alone \(AttributeError; see -v\)"):
+    with pytest.raises(
+        InputError,
+        match=r"cannot run a batch of 1 rows .* alone \(AttributeError; run again with -v for the traceback\)",
+    ):
         read(folder)
 
 
-@pytest.mark.parametrize(("shape", "message"), [((1, 1, 2), r"of the shape \[1, 1, 2\]"), ((1, 3), "3 logits, and")])
+@pytest.mark.parametrize(
+    ("shape", "message"), [((1, 1, 2), r"of shape \[1, 1, 2\]"), ((1, 3), "3 logits per row, but")]
+)
 def test_outputs_that_are_not_one_logit_for_each_label_are_refused(
     shape: tuple[int, ...], message: str, tmp_path: Path, monkeypatch: Any
 ) -> None:
@@ -236,4 +245,4 @@ def test_a_model_that_does_not_read_its_text_is_said_to(constant: bool, tmp_path
     folder = make(tmp_path / "model", "Bert")
     rewrite_weights(folder, lambda weights: weights["classifier.weight"].mul_(float(not constant)))
     read(folder)
-    assert ("gives 5 different texts the same answer" in caplog.text) == constant
+    assert ("returns the same logits for 5 different texts" in caplog.text) == constant

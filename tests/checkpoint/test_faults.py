@@ -55,11 +55,11 @@ def with_half_the_bytes(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (without_shard, r"index\.json names model-00002-of-00002\.safetensors, which is not there\. Get"),
+        (without_shard, r"index\.json names model-00002-of-00002\.safetensors, which is missing\. Get"),
         (with_torn_index, r"index\.json does not say which weight is in which file\. Get"),
-        (with_lost_link, r"model\.safetensors is a link to a file that is not there\. Get"),
-        (with_half_the_bytes, r"model\.safetensors is cut off, or not in safetensors' format\. Get"),
-        (lambda folder: (folder / "model.safetensors").write_text(POINTER), r"a pointer of Git LFS.*`git lfs pull`"),
+        (with_lost_link, r"model\.safetensors is a link to a file that is missing\. Get"),
+        (with_half_the_bytes, r"model\.safetensors is truncated, or not in safetensors' format\. Get"),
+        (lambda folder: (folder / "model.safetensors").write_text(POINTER), r"only a Git LFS pointer.*`git lfs pull`"),
         (
             lambda folder: (folder / "model.safetensors").rename(folder / "model.fp16.safetensors"),
             r"no file named model\.safetensors or .*, only model\.fp16\.safetensors\. Get",
@@ -75,7 +75,9 @@ def with_half_the_bytes(folder: Path) -> None:
 )
 def test_the_file_at_fault_is_named(spoil: Callable[[Path], object], message: str, bert: Path) -> None:
     spoil(bert)
-    with pytest.raises(InputError, match=rf"model: cannot be loaded as a classifier: .*{message}") as found:
+    with pytest.raises(
+        InputError, match=rf"model: the checkpoint cannot be loaded as a classifier: .*{message}"
+    ) as found:
         load_model(find_model(str(bert)))
     assert "header" not in str(found.value)
 
@@ -90,13 +92,13 @@ def test_a_file_of_weights_beside_shards_is_named(bert: Path, caplog: pytest.Log
     whole = (bert / "model.safetensors").read_bytes()
     (to_shards(bert) / "model.safetensors").write_bytes(whole)
     find_model(str(bert))
-    assert "has both model.safetensors, which is used, and model.safetensors.index.json" in caplog.text
+    assert "there are both model.safetensors, which is used, and model.safetensors.index.json" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (POINTER, r"tokenizer\.json is a pointer of Git LFS.*`git lfs pull`"),
+        (POINTER, r"tokenizer\.json is only a Git LFS pointer.*`git lfs pull`"),
         ('{"version": "9.0", "model": {"type": "SuperBPE"}}', r"cannot read tokenizer\.json, which is broken or of a"),
     ],
 )
@@ -111,15 +113,15 @@ def test_a_tokenizer_that_cannot_be_read_is_not_said_to_be_missing(text: str, me
 def test_an_index_of_weights_elsewhere_or_in_pickles_is_refused(place: str, bert: Path) -> None:
     (bert / "model.safetensors").rename(bert.parent / "model.safetensors")
     (bert / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"classifier.weight": place}}))
-    with pytest.raises(InputError, match=rf"index\.json names {place}, not a file of safetensors beside it"):
+    with pytest.raises(InputError, match=rf"index\.json names {place}, but it may only name safetensors files"):
         find_model(str(bert))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"layer_norm_eps": "1e-12"}, r"'layer_norm_eps'.*\. Fix config\.json, or get the checkpoint again\.$"),
-        ({"num_attention_heads": 3}, r"number of attention heads \(3\)\. Fix config\.json, or"),
+        ({"layer_norm_eps": "1e-12"}, r"'layer_norm_eps'.*\. Fix its config\.json, or get the checkpoint again\.$"),
+        ({"num_attention_heads": 3}, r"number of attention heads \(3\)\. Fix its config\.json, or"),
     ],
 )
 def test_a_value_of_which_no_model_can_be_made_is_not_a_lost_head(changes: Any, message: str, bert: Path) -> None:
@@ -130,10 +132,10 @@ def test_a_value_of_which_no_model_can_be_made_is_not_a_lost_head(changes: Any, 
 @pytest.mark.parametrize(
     ("prefix", "advice"),
     [
-        ("module.", "a wrapper.*save the model inside it"),
+        ("module.", "inside a wrapper.*Save the model in the wrapper"),
         ("_orig_mod.", "a wrapper"),
         ("net.encoder.", "a wrapper"),
-        ("base_model.model.", r"peft: merge the adapter with merge_and_unload\(\)"),
+        ("base_model.model.", r"peft\. Merge the adapter with merge_and_unload\(\)"),
     ],
 )
 def test_the_prefix_of_a_wrapper_is_named(prefix: str, advice: str, bert: Path) -> None:
@@ -155,7 +157,7 @@ def test_the_prefix_of_a_wrapper_is_named(prefix: str, advice: str, bert: Path) 
 )
 def test_a_lost_weight_is_not_a_lost_head(lost: str, advice: str, bert: Path) -> None:
     rewrite_weights(bert, lambda weights: weights.pop(lost))
-    with pytest.raises(InputError, match=rf"lacks 1 weights, the first is {lost}\. {advice}"):
+    with pytest.raises(InputError, match=rf"lacks 1 weights, the first of them {lost}\. {advice}"):
         load_model(find_model(str(bert)))
 
 
@@ -164,13 +166,15 @@ def test_a_model_type_of_another_class_than_the_weights_is_what_to_change(kind: 
     with pytest.raises(InputError) as found:
         load_model(find_model(str(edit(bert, model_type=kind))))
     assert str(found.value).endswith(
-        f"config.json: model_type is {kind}, and architectures names BertForSequenceClassification, whose weights "
-        'these are. Set model_type to "bert".'
+        f"config.json: model_type is {kind}, but the weights are those of BertForSequenceClassification, which "
+        'architectures names. Set model_type to "bert".'
     )
 
 
 def test_weights_of_neither_class_are_not_said_to_be_of_one(bert: Path) -> None:
-    with pytest.raises(InputError, match=r"lacks .* weights, the first is .*, and has others"):
+    with pytest.raises(
+        InputError, match=r"lacks .* weights, the first of them .*, but has weights that the model lacks"
+    ):
         load_model(find_model(str(edit(bert, model_type="albert", architectures=["RobertaForSequenceClassification"]))))
 
 

@@ -88,7 +88,7 @@ def test_default_max_length_is_128_or_the_models_limit(tiny: ModuleType, tiny_ro
 def test_roberta_has_512_positions_of_514(tiny_roberta: Path) -> None:
     found = find(tiny_roberta)
     assert choose_max_length(found, 512) == 512
-    with pytest.raises(UsageError, match=r"^--max-length 513: .* has 512 positions\. Give 512 or less\.$"):
+    with pytest.raises(UsageError, match=r"^--max-length 513: .* takes at most 512 tokens\. Give 512 or less\.$"):
         choose_max_length(found, 513)
 
 
@@ -128,18 +128,18 @@ def test_digests_cover_pickles_and_code_only_if_they_are_used(copy: Path) -> Non
 
 def test_a_folder_without_weights_is_refused(copy: Path) -> None:
     (copy / "model.safetensors").unlink()
-    with pytest.raises(InputError, match=r"model: has no safetensors weights\. Put model\.safetensors there, or allow"):
+    with pytest.raises(InputError, match=r"model: the folder has no weights\. Put model\.safetensors there, or"):
         find(copy)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, r"model: has no config\.json\. Give the folder of a Hugging Face checkpoint\.$"),
-        ("{", r"config\.json: not JSON: .*\. Get the checkpoint again\.$"),
-        ("\udcff", r"config\.json: not JSON: 'utf-8' codec"),
-        ("\ufeff{}", r"config\.json: begins with a byte order mark\. Save it in UTF-8 without one\.$"),
-        ("[1]", r"config\.json: not a JSON object\. Get"),
+        (None, r"model: the folder has no config\.json\. Give the folder of a Hugging Face checkpoint\.$"),
+        ("{", r"config\.json: the file is not JSON: .*\. Get the checkpoint again\.$"),
+        ("\udcff", r"config\.json: the file is not JSON: 'utf-8' codec"),
+        ("\ufeff{}", r"config\.json: the file begins with a byte order mark\. Save it in UTF-8 without one\.$"),
+        ("[1]", r"config\.json: the file is not a JSON object\. Get"),
         ('{"id2label": {"a": "b"}}', r"config\.json: id2label is \{'a': 'b'\}\. Its keys must be 0, 1, 2"),
     ],
 )
@@ -160,7 +160,7 @@ def pickled(tiny: ModuleType, tmp_path: Path) -> Path:
 
 def test_pickles_are_refused(pickled: Path) -> None:
     with pytest.raises(
-        InputError, match=r"has only pickled weights \(pytorch_model\.bin\), which can run .* --allow-pickle\.$"
+        InputError, match=r"has only pickled weights \(pytorch_model\.bin\), which can run .* if you trust them\.$"
     ):
         find(pickled)
 
@@ -172,14 +172,16 @@ def test_pickles_are_loaded_when_asked(pickled: Path, tiny_distilbert: Path) -> 
 
 def test_a_pickle_is_not_loaded_instead_of_broken_safetensors(pickled: Path) -> None:
     (pickled / "other.safetensors").write_bytes(b"")
-    with pytest.raises(InputError, match=r"cannot be loaded as a classifier: there is no file named model\.safet"):
+    with pytest.raises(
+        InputError, match=r"the checkpoint cannot be loaded as a classifier: there is no file named model\.safet"
+    ):
         load_model(find(pickled))
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage", b"cos\nsystem\n(S'false'\ntR."])
 def test_pickles_that_are_broken_or_run_code_are_refused(pickled: Path, data: bytes) -> None:
     (pickled / "pytorch_model.bin").write_bytes(data)
-    with pytest.raises(InputError, match=r"pickled: cannot be loaded as a classifier: "):
+    with pytest.raises(InputError, match=r"pickled: the checkpoint cannot be loaded as a classifier: "):
         load_model(find(pickled, allow_pickle=True))
 
 
@@ -187,7 +189,9 @@ def test_pickles_that_are_broken_or_run_code_are_refused(pickled: Path, data: by
 def test_truncated_weights_are_refused(copy: Path, keep: float) -> None:
     data = (copy / "model.safetensors").read_bytes()
     (copy / "model.safetensors").write_bytes(data[: int(keep * len(data)) if keep == 0.5 else int(keep)])
-    with pytest.raises(InputError, match=r"model: cannot be loaded as a classifier: .*\. Get the checkpoint again"):
+    with pytest.raises(
+        InputError, match=r"model: the checkpoint cannot be loaded as a classifier: .*\. Get the checkpoint again"
+    ):
         load_model(find(copy))
 
 
@@ -196,7 +200,8 @@ def test_a_model_without_its_head_is_refused(copy: Path) -> None:
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(("classifier", "pre_"))}
     safetensors.numpy.save_file(kept, copy / "model.safetensors", {"format": "pt"})
     with pytest.raises(
-        InputError, match=r"model: lacks 4 weights, the first is classifier\.bias\. Give a checkpoint that was"
+        InputError,
+        match=r"model: the checkpoint lacks 4 weights, the first of them classifier\.bias\. Give a checkpoint that was",
     ):
         load_model(find(copy))
 
@@ -204,12 +209,21 @@ def test_a_model_without_its_head_is_refused(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"dim": 32}, r"model: \S+ is \[.*64\] in the weights; config\.json needs \[.*32\]\. Get the checkpoint"),
-        ({"n_layers": 3}, r"model: lacks 16 weights, the first is distilbert\.transformer\.layer\.2\S+\."),
-        ({"n_layers": "two"}, r"cannot be loaded as a classifier: .*'n_layers'.* expected int"),
-        ({"model_type": "nonsense"}, r"cannot be loaded as a classifier: .*nonsense"),
-        ({"model_type": "gpt2"}, 'model_type is gpt2, and architectures names Distil.*Set model_type to "distilbert"'),
-        ({"dim": 33}, r"cannot be loaded as a classifier: .*divide"),
+        (
+            {"dim": 32},
+            r"model: the weight \S+ has shape \[.*64\], but config\.json needs \[.*32\]\. Get the checkpoint",
+        ),
+        (
+            {"n_layers": 3},
+            r"model: the checkpoint lacks 16 weights, the first of them distilbert\.transformer\.layer\.2\S+\.",
+        ),
+        ({"n_layers": "two"}, r"the checkpoint cannot be loaded as a classifier: .*'n_layers'.* expected int"),
+        ({"model_type": "nonsense"}, r"the checkpoint cannot be loaded as a classifier: .*nonsense"),
+        (
+            {"model_type": "gpt2"},
+            'model_type is gpt2, but the weights are those of Distil.*Set model_type to "distilbert"',
+        ),
+        ({"dim": 33}, r"the checkpoint cannot be loaded as a classifier: .*divide"),
     ],
 )
 def test_a_config_that_does_not_fit_the_weights_is_refused(copy: Path, change: dict[str, Any], message: str) -> None:
@@ -261,7 +275,7 @@ def test_a_vocabulary_alone_gives_a_tokenizer(copy: Path, tiny: ModuleType) -> N
 
 def test_a_missing_tokenizer_is_refused(copy: Path) -> None:
     (copy / "tokenizer.json").unlink()
-    with pytest.raises(InputError, match=r"model: has no tokenizer\. Put tokenizer\.json there\.$"):
+    with pytest.raises(InputError, match=r"model: the tokenizer is missing\. Put tokenizer\.json into this folder\.$"):
         load_tokenizer(copy)
 
 
@@ -273,7 +287,9 @@ def test_a_broken_tokenizer_is_refused(copy: Path) -> None:
 
 @pytest.mark.parametrize("name", ["no/such/folder", "./absent", "/absent", "~/absent"])
 def test_a_missing_path_is_not_looked_up_on_the_hub(name: str) -> None:
-    with pytest.raises(UsageError, match=rf"^--model {name}: no such folder\. Give a checkpoint's folder or a hub id"):
+    with pytest.raises(
+        UsageError, match=rf"^--model {name}: there is no such folder\. Give a checkpoint's folder or a hub id"
+    ):
         find_model(name)
 
 
@@ -285,7 +301,9 @@ def test_a_file_is_not_a_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["bad id!", "org/", "a--b..c"])
 def test_a_name_that_cannot_be_a_hub_id_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match=rf"^--model {name}: no such folder, and not on the hub\. Give"):
+    with pytest.raises(
+        UsageError, match=rf"^--model {name}: there is no such folder, and no such model on the hub\. Give"
+    ):
         find_model(name)
 
 
@@ -318,7 +336,9 @@ def test_without_download_only_the_cache_of_the_hub_is_read(hub: Any) -> None:
         raise huggingface_hub.errors.LocalEntryNotFoundError("not there")
 
     hub(download)
-    with pytest.raises(MachineError, match=r"^--model org/name: not in the hub's cache\. Download it: hf download"):
+    with pytest.raises(
+        MachineError, match=r"^--model org/name: the model is not in the hub's cache\. Download it with: hf download"
+    ):
         find_model("org/name", download=False)
     assert asked == [True]
 
@@ -361,7 +381,7 @@ def test_a_missing_sentencepiece_is_named_with_its_extra(copy: Path, name: str, 
     (copy / "tokenizer.json").unlink()
     (copy / name).write_bytes(b"")
     monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
-    wanted = rf"is a model of sentencepiece \({re.escape(name)}\), which is not .*encoder-toolchain\[tokenizers\]"
+    wanted = rf"its tokenizer \({re.escape(name)}\) needs sentencepiece, which is not .*encoder-toolchain\[tokenizers\]"
     with pytest.raises(MachineError, match=wanted):
         load_tokenizer(copy)
 

@@ -71,7 +71,7 @@ def test_another_pooling_is_refused(pooling: Any, modules: list[str], message: s
 @pytest.mark.parametrize(
     ("file", "values", "message"),
     [
-        ("config_sentence_transformers.json", {"default_prompt_name": "query"}, "gets the prompt 'query'"),
+        ("config_sentence_transformers.json", {"default_prompt_name": "query"}, "with the prompt 'query'"),
         ("sentence_bert_config.json", {"do_lower_case": True}, "do_lower_case is true"),
     ],
 )
@@ -89,13 +89,13 @@ def test_a_module_outside_of_the_folder_is_refused(place: str, tmp_path: Path) -
     (tmp_path / "elsewhere").mkdir()
     entries = [{"type": "models.Transformer", "path": ""}, {"type": "models.Pooling", "path": place}]
     (tmp_path / "model/modules.json").write_text(json.dumps(entries))
-    with pytest.raises(InputError, match=rf"the module '{place}' lies outside"):
+    with pytest.raises(InputError, match=rf"the path '{place}' of a module leads out of the folder"):
         read_modules(tmp_path / "model")
 
 
 def test_a_classifier_has_no_pooling_and_two_of_them_must_agree(tmp_path: Path) -> None:
     mean = Pooling("mean", True)
-    with pytest.raises(InputError, match="the task has pooling, and the checkpoint is BertForSequenceClassification"):
+    with pytest.raises(InputError, match="the task has a pooling, but the checkpoint is BertForSequenceClassification"):
         choose_pooling(tmp_path, {"architectures": ["BertForSequenceClassification"]}, mean, None)
     with pytest.raises(InputError, match=r"mode='cls'.*Remove pooling and normalize"):
         choose_pooling(tmp_path, {"architectures": ["BertModel"]}, mean, Pooling("cls", True))

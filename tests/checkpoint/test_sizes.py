@@ -53,17 +53,17 @@ def test_more_layers_than_the_weights_have_are_refused(edited: Any, value: int) 
 
 @pytest.mark.parametrize(("kind", "key"), [("DistilBert", "n_layers"), ("ModernBert", "num_hidden_layers")])
 def test_a_list_of_layers_is_not_begun(kind: str, key: str, tmp_path: Path) -> None:
-    refused(edit(make(tmp_path / "model", kind), **{key: 10**12}), rf"{key} is 10+, and at most 1,000 is taken")
+    refused(edit(make(tmp_path / "model", kind), **{key: 10**12}), rf"{key} is 10+, but at most 1,000 is allowed")
 
 
 def test_names_of_labels_without_end_are_not_begun(edited: Any) -> None:
-    refused(edited(num_labels=10**12, id2label=None, label2id=None), "num_labels is 10+, and at most 1,000,000 is")
+    refused(edited(num_labels=10**12, id2label=None, label2id=None), "num_labels is 10+, but at most 1,000,000 is")
 
 
 def test_a_torn_file_of_weights_is_named_and_not_the_sizes(bert: Path, tmp_path: Path) -> None:
     folder = make(tmp_path / "model", "Bert")
     (folder / "model.safetensors").write_bytes((bert / "model.safetensors").read_bytes()[:1000])
-    refused(folder, "model.safetensors is cut off")
+    refused(folder, "model.safetensors is truncated")
 
 
 @pytest.mark.parametrize("inner", [{"a": {"b": [1, [{"num_layers": 10**30}]]}}, {"attention_types": [[["x"], 10**30]]}])

@@ -53,7 +53,7 @@ def test_a_tokenizer_that_transformers_changes_has_a_file_of_its_own(checkpoints
 
 def test_a_missing_or_broken_file_is_an_error(checkpoints, tmp_path):
     record = store(load_tokenizer(checkpoints["bert"]), shutil.copytree(checkpoints["bert"], tmp_path / "b"))
-    with pytest.raises(InputError, match="has no tokenizer"):
+    with pytest.raises(InputError, match="the bundle has no tokenizer"):
         StoredTokenizer(record, {}, tmp_path)
     with pytest.raises(InputError, match="not a tokenizer"):
         StoredTokenizer(record, {record["file"]: b"{}"}, tmp_path)

@@ -1,1 +1,1 @@
-"""A Hugging Face checkpoint: its weights, its tokenizer, and its export to ONNX."""
+"""Reading a Hugging Face checkpoint: its checks, weights and tokenizer, and its export to ONNX."""

@@ -1,6 +1,6 @@
-"""The refusals of checkpoints: folders of another kind, heads of another task, weights that would not be used.
+"""The checks that refuse a checkpoint: folders that are not one, heads of other tasks, weights that would not be used.
 
-model.py and facts.py read a checkpoint and call these functions. docs/guides/checkpoints.md has the same as a table.
+model.py and facts.py call them while they read a checkpoint. docs/guides/checkpoints.md lists the same as a table.
 """
 
 import fnmatch
@@ -17,14 +17,14 @@ from toolchain.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-# Weights that a message names.
+# The number of weights that a message names.
 SHOWN_WEIGHTS = 3
 
 # Labels of named entities and the like, which stand for tokens: B-PER, I-LOC, O.
 TAG = re.compile(r"O|[BIESLU]-.+")
 
-# Ids without a row in the embedding table that are taken for slips in a vocabulary made by hand. The tokenizer of
-# another model has more.
+# The number of ids without a row in the embedding table that may be slips in a vocabulary made by hand. The tokenizer
+# of another model has more.
 STRAY_IDS = 8
 
 # The types of weights that are not quantized, as safetensors names them.
@@ -39,18 +39,18 @@ PROBLEMS: dict[str | None, tuple[str, ...]] = {
 }
 
 AGAIN = "Get the checkpoint again."
-OWN_CODE = "It brings its own code: read it, and trust it with --trust-remote-code."
+OWN_CODE = "The checkpoint brings its own code. Read the code, and add --trust-remote-code if you trust it."
 
-# What transformers calls the task of the classes that are taken.
+# What transformers calls the task of the classes that can be used.
 CLASSIFICATION = "sequence classification"
 
 log = logging.getLogger(__name__)
 
 
 class Kind(NamedTuple):
-    """A kind of folder that is not a classifier: a file that only it has, what it is, and what to give instead.
+    """A kind of folder that is not a checkpoint: the file that identifies it, its name, and what to give instead.
 
-    `unless` is what a folder with that file may have beside it, so that it is not of this kind: weights that are read.
+    With `unless="weights"`, a folder that also has config.json and weights in a known format is a checkpoint after all.
     """
 
     file: str
@@ -59,19 +59,23 @@ class Kind(NamedTuple):
     unless: Literal["weights"] | None = None
 
 
-# The kinds that are recognised by a file, the most specific first.
+# The kinds of folders, the most specific first.
 KINDS = (
-    Kind("bundle.json", "a bundle, which was built from a checkpoint", "Name it without -m, or give its checkpoint."),
+    Kind(
+        "bundle.json",
+        "a bundle, not a checkpoint",
+        "Give it without -m, or give the checkpoint that it was built from.",
+    ),
     Kind(
         "adapter_config.json",
-        "an adapter, which changes a base model that is not here",
-        "Merge it: load it with AutoPeftModelForSequenceClassification.from_pretrained of the package peft, call "
-        "merge_and_unload() and save_pretrained(FOLDER), save the tokenizer there too, and give that folder.",
+        "a PEFT adapter without its base model",
+        "Merge the adapter: load it with AutoPeftModelForSequenceClassification.from_pretrained of the package peft, "
+        "call merge_and_unload() and save_pretrained(FOLDER), save the tokenizer there too, and give that folder.",
     ),
     *(
         Kind(
             file,
-            "a SetFit model, whose classifier is not one of transformers",
+            "a SetFit model, whose classification head is not one of transformers",
             "Fine-tune its encoder with AutoModelForSequenceClassification, and give that checkpoint.",
         )
         for file in ("config_setfit.json", "model_head.pkl", "model_head.joblib")
@@ -94,24 +98,24 @@ KINDS = (
     ),
     Kind(
         "checkpoint-*/config.json",
-        "a folder of checkpoints",
-        "Give one of the folders checkpoint-N in it.",
+        "a folder with several checkpoints",
+        "Give one of its subfolders checkpoint-N.",
         unless="weights",
     ),
     Kind(
         "snapshots/*/config.json",
         "a folder of the hub's cache",
-        "Give the folder in snapshots/ that it has.",
+        "Give its subfolder in snapshots/.",
         unless="weights",
     ),
 )
 
 
 def check_folder(folder: Path, *, weights: bool) -> None:
-    """Refuse a folder that is of one of KINDS; `weights` says whether it has config.json and weights that are read.
+    """Raise an error if a folder is one of KINDS; `weights` tells whether it has config.json and weights to load.
 
     Raises:
-        InputError: it says what the folder is, and what to give instead.
+        InputError: the message says what the folder is, and what to give instead.
     """
     for kind in KINDS:
         if not (kind.unless and weights) and any(folder.glob(kind.file)):
@@ -124,39 +128,39 @@ def says_classifier(config: dict[str, Any]) -> bool:  # config.json of any archi
 
 
 def check_config(folder: Path, config: dict[str, Any]) -> None:  # config.json of any architecture
-    """Refuse a config.json whose labels contradict each other, or that describes quantized or pruned weights.
+    """Raise an error for a config.json with contradictory labels, or of a model with quantized or pruned weights.
 
     Raises:
-        InputError: naming the keys.
+        InputError: the message names the keys.
     """
     file = folder / "config.json"
     if quantization := config.get("quantization_config"):
         method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else quantization
         raise InputError(
-            f"{file}: the weights are already quantized ({method}). Give the checkpoint before its quantization."
+            f"{file}: the weights are already quantized ({method}). Give the checkpoint from before the quantization."
         )
     if any((config.get("pruned_heads") or {}).values()):
         raise InputError(
-            f"{file}: pruned_heads is {config['pruned_heads']}, and transformers 5 makes every layer with all heads. "
+            f"{file}: pruned_heads is {config['pruned_heads']}, but transformers 5 cannot load pruned attention heads. "
             "Give a checkpoint without pruned heads."
         )
     count = check_labels(file, config)
     problem = config.get("problem_type") or None
     if problem not in PROBLEMS and not says_tags(config):
         raise InputError(
-            f"{file}: problem_type is {problem!r}. Write {', '.join(filter(None, PROBLEMS))}, or leave it out."
+            f"{file}: problem_type is {problem!r}. It must be {' or '.join(filter(None, PROBLEMS))}, or be left out."
         )
     if problem == "regression" and count != 1:
-        raise InputError(f"{file}: problem_type is regression with {count} outputs. Choose a model with one output.")
+        raise InputError(f"{file}: problem_type is regression, but there are {count} outputs. Give a model with one.")
     if problem == "single_label_classification" and count == 1:
-        raise InputError(f"{file}: problem_type is {problem} with one label. Fix problem_type, or name two labels.")
+        raise InputError(f"{file}: problem_type is {problem}, but there is one label. Correct one of the two.")
 
 
 def check_head(folder: Path, config: dict[str, Any], *, trusted: bool) -> None:  # config.json of any architecture
-    """Refuse a checkpoint that says of itself that it is not a sequence classifier.
+    """Raise an error if the config.json of a checkpoint describes something else than a text classifier.
 
-    The names of weights do not tell: a token classifier, and often a custom one, has a `classifier.weight` too. Nor
-    does the end of a class's name: Wav2Vec2ForSequenceClassification hears, and one of the user's own may do anything.
+    The names of weights are no evidence: token classifiers too have a `classifier.weight`. Nor is the end of the class
+    name: Wav2Vec2ForSequenceClassification classifies audio, and a class in the checkpoint's own code may do anything.
 
     Args:
         folder: the checkpoint.
@@ -164,29 +168,29 @@ def check_head(folder: Path, config: dict[str, Any], *, trusted: bool) -> None: 
         trusted: whether the checkpoint's own code may run.
 
     Raises:
-        InputError: naming the class in `architectures`, and the task that transformers knows it by.
+        InputError: the message names the class in `architectures`, and its task according to transformers.
     """
     stated = next((str(name) for name in config.get("architectures") or []), "")
     tags = [str(name) for name in (config.get("id2label") or {}).values()]
     if not stated and len(tags) > 1 and all(map(TAG.fullmatch, tags)):
         raise InputError(
-            f"{folder}: its labels {', '.join(tags[:SHOWN_WEIGHTS])} are those of tokens, not of texts. "
-            "Name its class in architectures, or give a checkpoint that was fine-tuned for text classification."
+            f"{folder}: its labels {', '.join(tags[:SHOWN_WEIGHTS])} look like labels of tokens, not of texts. "
+            "Name the model's class in architectures, or give a checkpoint fine-tuned for text classification."
         )
     task = _task_of(stated)
     if "AutoModelForSequenceClassification" in (config.get("auto_map") or {}):
         if not trusted and task != CLASSIFICATION:
             raise InputError(f"{folder}: {OWN_CODE}")
         if not trusted:
-            log.warning("%s: its own code is not run; %s of transformers is. Trust it to run it.", folder, stated)
+            log.warning("%s: %s of transformers is run. To run its own code, add --trust-remote-code.", folder, stated)
         return
     if not stated or task == CLASSIFICATION:
         return
     headless = is_headless(stated)
     if task is None and not headless:
         raise InputError(
-            f"{folder}: its architecture is {stated}, which transformers does not have, so that its outputs are not "
-            "known. Give a checkpoint of a class such as BertForSequenceClassification."
+            f"{folder}: its architecture is {stated}, which transformers does not have, so its outputs are unknown. "
+            "Give a checkpoint of a class such as BertForSequenceClassification."
         )
     kind = "an encoder without a head" if headless else f"a model for {task}"
     embedding = ', or for embeddings a task with head = "embedding" and pooling = "mean" or "cls"' if headless else ""
@@ -197,17 +201,17 @@ def check_head(folder: Path, config: dict[str, Any], *, trusted: bool) -> None: 
 
 
 def says_tags(config: dict[str, Any]) -> bool:  # config.json of any architecture
-    """Return whether a config.json names a class that classifies tokens."""
+    """Return whether `architectures` of a config.json names a token classifier."""
     return any(str(name).endswith("ForTokenClassification") for name in config.get("architectures") or ())
 
 
 def is_headless(architecture: str) -> bool:
-    """Return whether a class of transformers is an encoder alone, by its name."""
+    """Return whether the name of a transformers class is that of an encoder without a head, such as BertModel."""
     return bool(re.search(r"(?<!LMHead)(?<!LMHeads)(Model|Encoder)$", architecture))
 
 
 def _task_of(name: str) -> str | None:
-    """Return the task of a class of transformers, such as `token classification`; None if it has none."""
+    """Return the task of a transformers class, such as `token classification`; None if transformers lists none."""
     bare = re.sub(r"^(TF|Flax)(?=[A-Z])", "", name)
     tasks = [table for table, _, classes in _registered() if bare in classes]
     if not tasks:
@@ -219,17 +223,17 @@ def _task_of(name: str) -> str | None:
 
 
 def types_of(architecture: str) -> list[str]:
-    """Return each value of model_type for which transformers has a class of this name."""
+    """Return the values of model_type in config.json for which transformers has the class `architecture`, sorted."""
     return sorted({kind for _, kind, classes in _registered() if architecture in classes})
 
 
 def types_of_classifiers() -> set[str]:
-    """Return each value of model_type for which transformers has a class that classifies texts."""
+    """Return the values of model_type in config.json for which transformers has a sequence classifier."""
     return {kind for table, kind, _ in _registered() if "_SEQUENCE_" in table}
 
 
 def _registered() -> Iterator[tuple[str, str, tuple[str, ...]]]:
-    """Yield each entry of transformers' tables of classes with a head: the table, the model type, and the classes."""
+    """Yield table name, model_type and class names for each entry of transformers' tables of classes with a head."""
     from transformers.models.auto import modeling_auto
 
     for table in filter(re.compile(r"MODEL_FOR_\w+_MAPPING_NAMES").fullmatch, vars(modeling_auto)):
@@ -247,64 +251,64 @@ def check_loaded(
     ignored: str | None,
     present: Collection[str] = (),
 ) -> None:
-    """Refuse weights that do not fit the class which transformers made.
+    """Raise an error if the weights in a checkpoint are not exactly the weights of the model that transformers made.
 
     Args:
         folder: the checkpoint.
-        body: what the names of all weights begin with that are not of the classification head, such as `bert.`.
+        body: prefix of the names of all weights outside the classification head, such as `bert.`.
         missing: weights of the model that the checkpoint lacks.
-        mismatched: name, stored shape and needed shape of weights of another size.
+        mismatched: name, stored shape and needed shape of weights that have another shape than the model's.
         unused: weights of the checkpoint that the model does not have.
         present: weights of the model.
-        ignored: `--ignore-unused`, names or patterns of weights that may stay unused, with commas between.
+        ignored: `--ignore-unused`: names or patterns of weights that may stay unused, separated by commas.
 
     Raises:
-        InputError: naming the weights.
+        InputError: the message names the weights.
     """
     if missing:
         raise InputError(_explain_missing(folder, body, missing, unused))
     if mismatched:
         name, stored, wanted = sorted(mismatched)[0]
         raise InputError(
-            f"{folder}: {name} is {list(stored)} in the weights; config.json needs {list(wanted)}. {AGAIN}"
+            f"{folder}: the weight {name} has shape {list(stored)}, but config.json needs {list(wanted)}. {AGAIN}"
         )
     patterns = [pattern.strip() for pattern in (ignored or "").split(",") if pattern.strip()]
     left = [name for name in unused if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
     if left:
         raise InputError(
             f"{folder}: transformers would not use {len(left)} of its weights ({', '.join(_some(left))}), so the model "
-            f"is not the one that was trained. {_advice(left, present)}"
+            f"would not be the one that was trained. {_advice(left, present)}"
         )
 
 
 def _explain_missing(folder: Path, body: str, missing: Collection[str], unused: Collection[str]) -> str:
-    """Return which weights are missing, and why: another name, a part that was lost, or a head that was never made."""
+    """Return a message that says which weights are missing, and why: other names, a lost part, or no trained head."""
     first = min(missing)
     if longer := next((name for name in sorted(unused) if name.endswith(f".{first}")), None):
         prefix = longer.removesuffix(first)
         whose = (
-            "the package peft: merge the adapter with merge_and_unload(), save the model"
+            "with the package peft. Merge the adapter with merge_and_unload(), save the model"
             if prefix.startswith("base_model.model.")
-            else "a wrapper, such as DataParallel, Lightning or torch.compile: save the model inside it"
+            else "inside a wrapper such as DataParallel, Lightning or torch.compile. Save the model in the wrapper"
         )
         return (
-            f"{folder}: its weights begin with {prefix!r} ({longer}), where transformers looks for {first}. They are "
-            f"those of {whose} with save_pretrained(FOLDER), and give that folder."
+            f"{folder}: the names of its weights begin with {prefix!r} ({longer}), but transformers looks for {first}. "
+            f"They were saved {whose} with save_pretrained(FOLDER), and give that folder."
         )
     lost = any(name.startswith(body) for name in missing)
     advice = AGAIN if lost else "Give a checkpoint that was fine-tuned for classification."
-    others = f", and has others ({', '.join(_some(unused))})" if lost and unused else ""
-    return f"{folder}: lacks {len(missing)} weights, the first is {first}{others}. {advice}"
+    others = f", but has weights that the model lacks ({', '.join(_some(unused))})" if lost and unused else ""
+    return f"{folder}: the checkpoint lacks {len(missing)} weights, the first of them {first}{others}. {advice}"
 
 
 def check_stored(folder: Path, weights: Set[str], *, body: str) -> None:
-    """Refuse weights that are stored as integers or in FP8: they are quantized, whatever config.json says.
+    """Raise an error if weights are stored as integers or in FP8: they are quantized, whatever config.json says.
 
-    transformers would take the stored numbers for the weights themselves. `weights` are the names of the model's, and
-    `body` is what the names in some checkpoints begin with, and in others not.
+    transformers would use the stored numbers as weights, without their scales. `weights` are the names of the model's
+    weights; in some checkpoints, they have the prefix `body`.
 
     Raises:
-        InputError: naming the first of them.
+        InputError: the message names the first such weight.
     """
     from safetensors import safe_open
 
@@ -315,16 +319,16 @@ def check_stored(folder: Path, weights: Set[str], *, body: str) -> None:
                 own = (name, body + name, name.removeprefix(body))
                 if kind not in FLOATS and not weights.isdisjoint(own):
                     raise InputError(
-                        f"{folder}: {name} is stored as {kind}: the weights are quantized. Give the checkpoint before "
-                        "its quantization."
+                        f"{folder}: {name} is stored as {kind}, so the weights are quantized. Give the checkpoint from "
+                        "before the quantization."
                     )
 
 
 def check_finite(folder: Path, weights: Iterable[tuple[str, "torch.Tensor"]]) -> None:
-    """Refuse weights with NaN or infinity, by which no text, or only a text with one rare word, has an answer.
+    """Raise an error if weights have NaN or infinity, which would give NaN for all texts or only for some rare words.
 
     Raises:
-        InputError: naming the first of them.
+        InputError: the message names the first such weight.
     """
     import torch
 
@@ -332,8 +336,8 @@ def check_finite(folder: Path, weights: Iterable[tuple[str, "torch.Tensor"]]) ->
         # The smallest and the largest value show NaN and infinity in a tenth of the time of a look at each.
         if weight.numel() and not torch.stack(weight.aminmax()).isfinite().all():
             raise InputError(
-                f"{folder}: {name} has NaN or infinity: its training diverged, or a cast to float16 was too large. "
-                "Give an earlier checkpoint, or one in float32."
+                f"{folder}: {name} has NaN or infinity: the training diverged, or values were too large for float16. "
+                "Give an earlier checkpoint, or one saved in float32."
             )
 
 
@@ -345,49 +349,50 @@ def _some(names: Collection[str]) -> Iterator[str]:
 
 
 def _advice(unused: Collection[str], present: Collection[str]) -> str:
-    """Return what to do about weights that would not be used beside those that are `present` in the model."""
+    """Return advice on weights of a checkpoint that would stay unused; `present` are the weights of the model."""
     if any("lora_" in name for name in unused):
         return "Merge the LoRA adapter (merge_and_unload() of the package peft) and save the model again."
     if any("distance_embedding" in name for name in unused):
-        return "transformers 5 has no relative positions in this architecture. Give a model with absolute positions."
+        return "transformers 5 lacks relative positions for this architecture. Give a model with absolute positions."
     if any(re.search(r"scale|zero_point|absmax|quant|SCB", name) for name in unused):
-        return "They are quantized: give the checkpoint before its quantization."
+        return "The weights are quantized. Give the checkpoint from before the quantization."
     numbered = {re.sub(r"\.\d+\.", ".N.", name) for name in present}
     if all(re.sub(r"\.\d+\.", ".N.", name) in numbered for name in unused):
-        return "They are those of further layers: write the number of layers that was trained into config.json."
-    return "If the logits do not depend on them, name them in --ignore-unused."
+        return "They belong to further layers. Write the number of layers that were trained into config.json."
+    return "If the logits do not depend on these weights, name them in --ignore-unused."
 
 
 def check_vocabulary(folder: Path, vocabulary: dict[str, int], added: Collection[str], rows: int) -> None:
-    """Refuse a tokenizer with ids beyond the embedding table, which has `rows` rows; `added` are its added tokens.
+    """Raise an error if a tokenizer has ids without a row in the model's embedding table, which has `rows` rows.
 
-    A few such ids of plain tokens cause a warning only: a text with one of them is refused (see `TextEncoder`).
+    If only a few tokens have such ids, and none of them is in `added`, log a warning instead: `TextEncoder` refuses
+    texts with these tokens.
 
     Raises:
-        InputError: naming a token.
+        InputError: the message names one of the tokens.
     """
     beyond = sorted((index, token) for token, index in vocabulary.items() if index >= rows)
     if not beyond:
         return
     index, token = next((one for one in beyond if one[1] in added), beyond[-1])
-    what = f"{folder}: its tokenizer has the id {index} ({token!r}), and its embedding table has {rows} rows."
+    what = f"{folder}: its tokenizer has the id {index} ({token!r}), but its embedding table has only {rows} rows."
     if len(beyond) > STRAY_IDS or token in added:
-        raise InputError(f"{what} Give the tokenizer that it was trained with, or resize the table and train it.")
-    log.warning("%s %d of its tokens have none, and a text with one of them will be refused.", what, len(beyond))
+        raise InputError(f"{what} Give the model's own tokenizer, or resize the table and train the model again.")
+    log.warning("%s %d tokens have no row, and texts with one of these tokens will be refused.", what, len(beyond))
 
 
 def check_logits(folder: Path, shape: tuple[int, ...] | None, *, rows: int, row: RowShape) -> None:
-    """Refuse logits whose rows are not of the shape `row`; `shape` is None where the model returns none.
+    """Raise an error if `shape`, the shape of a model's logits, is not [rows, *row]; it is None without logits.
 
     Raises:
-        InputError: naming the shape.
+        InputError: the message names the shape.
     """
     if shape is None or not is_of(shape[:-1], rows, row[:-1]):
-        found = "no logits" if shape is None else f"logits of the shape {list(shape)} for {rows} rows"
+        found = "no logits" if shape is None else f"logits of shape {list(shape)} for {rows} rows"
         wanted = ", ".join(["rows", *("tokens" for _ in row[:-1]), "classes"])
-        raise InputError(f"{folder}: the model returns {found}. Give a model that returns logits [{wanted}].")
+        raise InputError(f"{folder}: the model returns {found}. Give a model with logits of shape [{wanted}].")
     if shape[-1] != row[-1]:
         raise InputError(
-            f"{folder}: the model returns {shape[-1]} logits, and config.json names {row[-1]} labels. "
+            f"{folder}: the model returns {shape[-1]} logits per row, but config.json names {row[-1]} labels. "
             "Name every class in id2label."
         )

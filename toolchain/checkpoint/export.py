@@ -1,4 +1,4 @@
-"""Export of a checkpoint to ONNX. docs/decisions/001-exporter.md says why with this exporter."""
+"""Export of a checkpoint to ONNX. docs/decisions/001-exporter.md says why PyTorch's own exporter is used."""
 
 import contextlib
 import io
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 OPSET = 18
 
-# Sentences on which both forms of a mask are compared, and the share of the largest logit by which they may differ.
+# Sentences on which both forms of a mask are compared, and the fraction of the largest logit by which they may differ.
 COMPARED = 3
 TOLERANCE = 1e-4
 
 
 def export(source: Source, target: Path) -> ExportedGraph:
-    """Write the float32 ONNX graph of a classifier to `target`.
+    """Export a checkpoint to a float32 ONNX graph, write it to `target`, and return its record.
 
-    Its inputs are int32 [batch, sequence], named as in `Source.inputs`; its output is `logits`, float32
+    Its inputs are int32 [batch, sequence], named as in `Source.inputs`. Its output is `logits`, float32
     [batch, classes]. Batch and sequence are dynamic.
 
     Raises:
@@ -46,7 +46,7 @@ def export(source: Source, target: Path) -> ExportedGraph:
 
 
 def write_export(model: ir.Model, target: Path, passes: dict[str, int]) -> ExportedGraph:
-    """Write an exported graph to `target`, and return its record; `passes` are the changes that each pass made."""
+    """Write an exported graph to `target`, and return its record; `passes` are the changes made by each graph pass."""
     model.producer_name, model.producer_version = "encoder-toolchain", ""
     graph.save(model, target)
     return {
@@ -83,9 +83,9 @@ def _export_graph(source: Source) -> ir.Model:
             )
         except Exception as error:  # the exporter's own, and whatever the model raises in it
             raise InputError(
-                f"{source.folder}: {source.type} cannot be exported to ONNX with a dynamic batch and length "
-                f"({_innermost(error)}; see -v). Run it in PyTorch with --backend torch, or choose an encoder such as "
-                "DistilBERT, BERT or RoBERTa."
+                f"{source.folder}: {source.type} cannot be exported to ONNX with a dynamic batch size and length "
+                f"({_innermost(error)}; run again with -v for the traceback). Run it in PyTorch with "
+                "--backend torch, or choose an encoder such as DistilBERT, BERT or RoBERTa."
             ) from error
     assert program is not None
     model: ir.Model = program.model
@@ -95,17 +95,17 @@ def _export_graph(source: Source) -> ir.Model:
 
 
 def _innermost(error: BaseException) -> str:
-    """Return the class of the error at the end of a chain of causes; the exporter wraps it in advice of its own."""
+    """Return the class name of the first error in a chain of causes, which the exporter wraps in errors of its own."""
     while error.__cause__ is not None:
         error = error.__cause__
     return type(error).__name__
 
 
 def _logits_only(source: Source) -> "torch.nn.Module":
-    """Return the model in a module that takes tensors by position and returns the logits only.
+    """Wrap the model in a module that takes its inputs by position and returns the logits only.
 
-    A model that takes a prepared 4-D mask gets an additive one, which is finite in float16 and broadcasts over queries.
-    transformers' own mask is [batch, 1, sequence, sequence], from some twenty index operations.
+    If the model accepts a 4-D attention mask, the module computes an additive one, [batch, 1, 1, sequence], which is
+    finite in float16. transformers would compute one of [batch, 1, sequence, sequence] with some twenty operations.
     """
     import torch
 
@@ -130,17 +130,16 @@ def _logits_only(source: Source) -> "torch.nn.Module":
 
 
 def _additive(mask: "torch.Tensor") -> "torch.Tensor":
-    """Return the mask [batch, sequence] as what is added to the scores: [batch, 1, 1, sequence]."""
+    """Convert an attention mask [batch, sequence] to the values to add to attention scores, [batch, 1, 1, sequence]."""
     import torch
 
     return (1.0 - mask[:, None, None, :].to(torch.float32)) * MASK_VALUE
 
 
 def _takes_additive_mask(source: Source, model: "torch.nn.Module") -> bool:
-    """Return whether the model gives the same logits with a 4-D mask as with its own, on padded rows.
+    """Return whether the model returns the same logits with an additive 4-D mask as with a 2-D mask, on padded rows.
 
-    A decoder does not: the given mask would replace its causal one. Nor do models that read the mask as [batch,
-    sequence] only.
+    A decoder does not, because the 4-D mask replaces its causal mask. Other models accept [batch, sequence] only.
     """
     import torch
 
@@ -164,7 +163,7 @@ def _takes_additive_mask(source: Source, model: "torch.nn.Module") -> bool:
 
 @contextlib.contextmanager
 def exporter_silenced() -> Iterator[None]:
-    """Keep the exporter's progress, its advice and its graphs off the terminal."""
+    """Suppress all logs, warnings and output to the terminal while PyTorch's exporter runs."""
     logging.disable(logging.CRITICAL)
     try:
         with (

@@ -1,7 +1,7 @@
-"""What a checkpoint says of itself: labels, inputs, sizes, positions, and whether padding changes its answers.
+"""The facts about a checkpoint: its labels, inputs, vocabulary and positions, and whether padding changes its logits.
 
-Nothing here is a default of ours or a list of architectures. The configuration is read by transformers, and the loaded
-model is run on a few built-in sentences while its embedding tables are watched.
+They are determined for each checkpoint, without a list of architectures: transformers reads the configuration, and the
+model is run on a few built-in sentences while the lookups in its embedding tables are recorded.
 """
 
 import inspect
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain.base.tensors import Batch, RowShape, joined
-from toolchain.checkpoint.checks import check_logits, check_vocabulary
+from toolchain.checkpoint.checks import AGAIN, check_logits, check_vocabulary
 from toolchain.checkpoint.faults import cause
 from toolchain.checkpoint.model import Source, load_model
 from toolchain.checkpoint.tokenize import TextEncoder, Tokens
@@ -36,24 +36,25 @@ TRIED_TOKENS = 48
 # Sentences that are tried, of different lengths.
 TRIED = 5
 
-# Padding and other rows may change a logit by this share of the largest logit, or of 1: sums of floats depend on order.
+# Padding and other rows may change a logit by this fraction of the largest logit, or of 1 if that is larger, because
+# sums of floats depend on their order.
 TOLERANCE = 1e-4
 
-# Logits of all sentences that differ by less than this share are the same: the text does not matter.
+# If the logits of all sentences differ by less than this fraction, they are the same: the model ignores the text.
 CONSTANT = 1e-6
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a classifier.
+    """The facts about a checkpoint that the rest of the code needs to run it.
 
     Attributes:
-        labels: names of the classes in the order of the logits; one name for a regression, none for vectors.
-        values: input -> number of its values, in the order of the inputs: every id is at least 0 and below it.
-        longest: largest number of tokens that the position table holds, or that the model states; None without a limit.
+        labels: names of the classes in the order of the logits; one name for a regression, none for embeddings.
+        values: input name -> number n of its possible ids, 0 to n - 1; in the order of the inputs.
+        longest: largest number of tokens in a row, by the position table or the configuration; None without a limit.
         pad_id: token id of padded positions.
-        equal_length: whether an answer depends on padding, so that only rows of equal length may share a batch.
-        width: numbers of a vector; None for a classifier, which has one for each label.
+        equal_length: whether the logits depend on padding, so that all rows of a batch must have the same length.
+        width: length of the vectors of an embedding model; None for a classifier.
     """
 
     labels: tuple[str, ...]
@@ -65,10 +66,11 @@ class Facts:
 
 
 def examine(source: Source) -> Facts:
-    """Load a checkpoint, try it on built-in sentences, and return what was found.
+    """Load a checkpoint, run it on built-in sentences, and return the facts about it.
 
     Raises:
-        InputError: it is not a text classifier that can be run on token ids, or its parts do not fit each other.
+        InputError: it is not a model that can be run on token ids, or its weights, tokenizer and configuration do not
+            fit each other.
         MachineError: its code or its tokenizer needs a package that is not installed.
     """
     model, tokenizer = load_model(source), source.tokenizer
@@ -91,18 +93,19 @@ def examine(source: Source) -> Facts:
     equal_length = _needs_equal_length(source, model, tokens, longest)
     if equal_length:
         log.warning(
-            "%s: the model's answers depend on padding, so only rows of equal length share a batch.", source.folder
+            "%s: the model's logits depend on padding, so only rows of equal length are batched together.",
+            source.folder,
         )
     return Facts(labels, {name: counts[name] for name in inputs}, longest, pad_id, equal_length, width)
 
 
 def _row(source: Source, numbers: int) -> RowShape:
-    """Return the shape of a row of logits: of tags, one for each token."""
+    """Return the shape of one row of logits: (numbers,), or for a token classifier (None, numbers)."""
     return (None, numbers) if source.heads[0] == "tokens" else (numbers,)
 
 
 def run(model: "torch.nn.Module", batch: Batch) -> NDArray[np.float32] | None:
-    """Return the logits of a batch, float32; None if the model returns none."""
+    """Run a model on a batch, and return its logits or vectors, float32; None if it returns none (see `outputs`)."""
     import torch
 
     with torch.inference_mode():
@@ -113,9 +116,10 @@ def run(model: "torch.nn.Module", batch: Batch) -> NDArray[np.float32] | None:
 def outputs(
     model: "torch.nn.Module", inputs: "Mapping[str, torch.Tensor]", *, mask: "torch.Tensor | None" = None
 ) -> Any:  # a tensor, or None
-    """Return the logits of a batch, or the vectors that the pooling of an encoder makes; None if there are none.
+    """Return the logits of a batch, or for an encoder with pooling its vectors; None if the model returns no logits.
 
-    `mask` is [batch, sequence] where the model takes the attention mask in another form.
+    `mask` is the attention mask [batch, sequence]; give it if `inputs` has the mask in another shape. The logits of
+    padded tokens are set to 0.
     """
     found = model(**{name: inputs[name] for name in accepted(model, inputs)})
     pooling = getattr(model, "text_pooling", None)
@@ -131,16 +135,16 @@ def outputs(
 
 
 def accepted(model: "torch.nn.Module", inputs: Iterable[str]) -> list[str]:
-    """Return those of the inputs that a model of transformers takes. Some, such as FNet, take no attention mask."""
+    """Return `inputs` without the attention mask if `model.forward` has no such argument, as in FNet."""
     names = inspect.signature(model.forward).parameters
     return [name for name in inputs if name != "attention_mask" or name in names]
 
 
 def _inputs(model: Any, tokenizer: Any) -> tuple[str, ...]:
-    """Return the inputs of the model, in order.
+    """Return the names of the model's inputs, in order.
 
-    Token types are an input if the model has several and its tokenizer does not expressly leave them out, or if the
-    configuration says nothing of them and the tokenizer makes them.
+    `token_type_ids` is one of them if the configuration has several token types and the tokenizer does not exclude
+    them, or if the configuration says nothing about token types and the tokenizer returns them.
     """
     names = ["input_ids", "attention_mask"]
     if "token_type_ids" in inspect.signature(model.forward).parameters:
@@ -152,60 +156,65 @@ def _inputs(model: Any, tokenizer: Any) -> tuple[str, ...]:
 
 
 def _stated(config: Any, key: str, *, least: int = 1) -> int | None:
-    """Return a whole number of a configuration; None if it is absent, or if it means that there is no limit."""
+    """Return the whole number under a key of a configuration; None if it is missing or below `least`."""
     value = getattr(config, key, None)
     return value if isinstance(value, int) and value >= least else None
 
 
 def _pad_id(source: Source, model: Any, tokenizer: Any) -> int:
-    """Return the id that the model takes for padding, or else the tokenizer's.
+    """Return the token id of padding: the one in config.json, or else the tokenizer's.
 
     Raises:
-        UsageError: neither states one.
+        UsageError: neither has one.
     """
     stated = _stated(model.config, "pad_token_id", least=0)
     pad_id = tokenizer.pad_token_id if stated is None else stated
     if pad_id is None:
         raise UsageError(
-            f"{source.folder}: the tokenizer lacks a padding token. Add pad_token to tokenizer_config.json, and "
-            "pad_token_id to config.json."
+            f"{source.folder}: neither the model nor the tokenizer has a padding token. Add pad_token to "
+            "tokenizer_config.json, and pad_token_id to config.json."
         )
     return int(pad_id)
 
 
 def _labels(source: Source, model: Any) -> tuple[str, ...]:
-    """Return the labels as transformers reads them.
+    """Return the names of the classes, in the order of the logits, as transformers reads them from config.json.
+
+    For an embedding model there are none.
 
     Raises:
-        InputError: config.json has none.
+        InputError: config.json has no labels.
     """
     if source.pooling:
         return ()
     named = getattr(model.config, "id2label", None)
     if not named:
-        raise InputError(f"{source.folder / 'config.json'}: names no labels. Add id2label.")
+        raise InputError(f"{source.folder / 'config.json'}: it names no labels. Add id2label.")
     return tuple(str(named[key]) for key in sorted(named))
 
 
 def _encoder(
     source: Source, inputs: tuple[str, ...], pad_id: int, max_length: int, vocabulary: int | None = None
 ) -> TextEncoder:
-    """Return the encoder of a number of tokens.
+    """Return the encoder that turns texts into token ids, truncated to `max_length`.
 
     Raises:
-        InputError: the tokenizer takes something else than plain texts, such as words with their places on a page.
+        InputError: the tokenizer needs other input than plain texts, such as words with their positions on a page.
     """
     try:
         return TextEncoder(source.tokenizer, max_length=max_length, inputs=inputs, pad_id=pad_id, vocabulary=vocabulary)
     except Exception as error:  # each tokenizer raises another one
         raise InputError(
-            f"{source.folder}: its tokenizer ({type(source.tokenizer).__name__}) does not take plain texts "
-            f"({cause(error)}). Fix its files, or choose a model for text."
+            f"{source.folder}: its tokenizer ({type(source.tokenizer).__name__}) cannot tokenize plain texts "
+            f"({cause(error)}). Fix the tokenizer's files, or choose a model for text."
         ) from error
 
 
 def _warn_of_other_ids(source: Source) -> None:
-    """Warn if transformers makes other ids than the checkpoint's tokenizer.json, as for a wrong `tokenizer_class`."""
+    """Log a warning if transformers' tokenizer gives other token ids than tokenizer.json alone.
+
+    A wrong `tokenizer_class` in tokenizer_config.json is a frequent cause.
+    """
     from tokenizers import Tokenizer
 
     file, texts = source.folder / "tokenizer.json", [text for (text,) in _sentences()]
@@ -218,8 +227,8 @@ def _warn_of_other_ids(source: Source) -> None:
     other = sum(found.ids != ids for found, ids in zip(stored.encode_batch(texts), read, strict=True))
     if other:
         log.warning(
-            "%s: transformers (%s) reads %d of %d sentences into other ids than tokenizer.json alone. "
-            "Look whether tokenizer_class in tokenizer_config.json is right.",
+            "%s: the tokenizer of transformers (%s) gives other token ids than tokenizer.json alone for %d of %d "
+            "sentences. Check that tokenizer_class in tokenizer_config.json is right.",
             source.folder,
             type(source.tokenizer).__name__,
             other,
@@ -232,9 +241,10 @@ def _sentences() -> list[Text]:
 
 
 def _plain_row(tokenizer: Any, encoder: TextEncoder, pad_id: int) -> Batch:
-    """Return a sentence as one row, int32 [1, sequence], with one plain token in the place of all words.
+    """Return a batch of one row, int32 [1, sequence], in which one ordinary token replaces all words of a sentence.
 
-    Some positions count only ids that are not for padding, and in odd vocabularies the id of unknown words is that one.
+    Real words are not used: in odd vocabularies, an unknown word may get the padding id, which some models leave out
+    when they count positions.
     """
     batch = encoder([(PROBES[0],)]).batch(np.array([0]))
     ends = {int(batch["input_ids"][0, 0]), int(batch["input_ids"][0, -1])}
@@ -245,16 +255,16 @@ def _plain_row(tokenizer: Any, encoder: TextEncoder, pad_id: int) -> Batch:
 
 
 class _Watched:
-    """One run of a model, in which the tables that it looks ids up in were watched.
+    """One run of a model during which its lookups in embedding tables were recorded.
 
     Attributes:
-        shape: shape of the logits, or None without any.
-        vocabulary: rows of the table of token ids; None if ids are not looked up as they are, such as in CANINE.
-        positions: number of tokens that each table of positions holds.
+        shape: shape of the logits; None if the model returns none.
+        vocabulary: rows of the token embedding table; None if the model does not look up token ids directly (CANINE).
+        positions: for each table of position embeddings, the number of tokens for which it has positions.
     """
 
     def __init__(self, source: Source, model: "torch.nn.Module", batch: Batch) -> None:
-        """Run a batch of one row.
+        """Run the model on a batch of one row, and record the lookups.
 
         Raises:
             InputError: the model cannot be run on token ids alone.
@@ -283,15 +293,15 @@ class _Watched:
 
 
 def _counts(looked_up: "torch.Tensor", counted: "torch.Tensor") -> bool:
-    """Return whether each row of ids is a first one and those that follow it."""
+    """Return whether each row of ids counts up by 1, from the same first id: these are ids of positions."""
     return bool((looked_up - looked_up[:, :1] == counted).all() and (looked_up[:, 0] == looked_up[0, 0]).all())
 
 
 def _tried(source: Source, model: "torch.nn.Module", batch: Batch) -> NDArray[np.float32] | None:
-    """Run a batch.
+    """Run the model on a batch, and return its logits; None if it returns none.
 
     Raises:
-        InputError: the model cannot run it.
+        InputError: the model fails on this batch.
     """
     rows, length = batch["input_ids"].shape
     try:
@@ -300,20 +310,20 @@ def _tried(source: Source, model: "torch.nn.Module", batch: Batch) -> NDArray[np
         what = f"a batch of {rows} rows and {length} tokens"
         if rows > 1 and _stated(model.config, "pad_token_id", least=0) is None:
             raise InputError(
-                f"{source.folder}: {source.type} cannot run {what} without pad_token_id, by which it finds the end of "
-                "a row. Add it to config.json."
+                f"{source.folder}: {source.type} cannot run {what}, because it finds the end of a row by pad_token_id, "
+                "which config.json lacks. Add pad_token_id to config.json."
             ) from error
         raise InputError(
             f"{source.folder}: {source.type} cannot run {what} from {', '.join(batch)} alone "
-            f"({type(error).__name__}; see -v). Choose a model for text."
+            f"({type(error).__name__}; run again with -v for the traceback). Choose a model for text."
         ) from error
 
 
 def _needs_equal_length(source: Source, model: "torch.nn.Module", tokens: Tokens, longest: int | None) -> bool:
-    """Return whether padding changes the answer for a row, which is compared with the answer for the row alone.
+    """Return whether padding changes the logits of a row, compared with its logits in a batch of its own.
 
     Raises:
-        InputError: other rows of a batch change it too, or the same row gets another answer each time.
+        InputError: the logits of a row also depend on the other rows of a batch, or differ between two equal runs.
     """
 
     def logits(batch: Batch) -> NDArray[np.float32]:
@@ -330,20 +340,25 @@ def _needs_equal_length(source: Source, model: "torch.nn.Module", tokens: Tokens
         return not bool((np.abs(both[: len(found)] - both[len(found) :]) <= tolerance).all())
 
     if not np.isfinite(alone).all():
-        raise InputError(f"{source.folder}: the model computes NaN or infinity on a plain sentence. Get it again.")
+        raise InputError(f"{source.folder}: the model computes NaN or infinity on a plain sentence. {AGAIN}")
     if float(np.ptp(alone, axis=0).max()) <= CONSTANT * max(1.0, float(np.abs(alone).max())):
-        log.warning("%s: the model gives %d different texts the same answer.", source.folder, len(tokens))
+        advice = "Check that the checkpoint has the trained weights."
+        log.warning(
+            "%s: the model returns the same logits for %d different texts. %s", source.folder, len(tokens), advice
+        )
     if differs(logits(tokens.batch(np.array([0]))), alone[:1]):
-        raise InputError(f"{source.folder}: the model gives the same text other answers each time. Choose another one.")
+        raise InputError(
+            f"{source.folder}: the model returns other logits for the same text each time. Choose another model."
+        )
     beside = joined([logits(batch)[:1] for batch in _in_company(tokens)])
     if differs(beside, alone):
         raise InputError(
-            f"{source.folder}: the model's answer for a text depends on the other texts of a batch. Choose another one."
+            f"{source.folder}: the logits of a text depend on the other texts in its batch. Choose another model."
         )
     if _breaks_beside_an_end(model, tokens):
         raise InputError(
-            f"{source.folder}: {source.type} counts end tokens over a whole batch, so a text that contains one would "
-            "fail or change the other texts of its batch. Choose an encoder."
+            f"{source.folder}: {source.type} counts end tokens over a whole batch, so a text that contains an end "
+            "token would fail, or change the logits of other texts in its batch. Choose an encoder."
         )
     length = int(tokens.lengths.max()) + 3
     padded = logits(tokens.batch(np.arange(len(tokens)), length=min(length, longest or length)))
@@ -351,9 +366,9 @@ def _needs_equal_length(source: Source, model: "torch.nn.Module", tokens: Tokens
 
 
 def _breaks_beside_an_end(model: "torch.nn.Module", tokens: Tokens) -> bool:
-    """Return whether a row fails, or gets another answer, beside one in whose middle a text has the last token's id.
+    """Return whether a batch fails, or a row gets other logits, if another row has an end token in its middle.
 
-    Such a model, as BART, finds the end of each row by counting end tokens over the whole batch.
+    Models such as BART find the end of each row by counting end tokens over the whole batch.
     """
     (batch,) = list(_in_company(tokens.take(np.array([0]))))
     alone = run(model, {name: array[:1] for name, array in batch.items()})
@@ -368,7 +383,7 @@ def _breaks_beside_an_end(model: "torch.nn.Module", tokens: Tokens) -> bool:
 
 
 def _in_company(tokens: Tokens) -> Iterator[Batch]:
-    """Yield each row with a row of the same length below it: the same tokens, those between the ends reversed."""
+    """Yield for each row a batch of two: the row itself, and its copy with the tokens between the ends reversed."""
     for row in range(len(tokens)):
         batch = tokens.batch(np.array([row]))
         other = {name: array.copy() for name, array in batch.items()}

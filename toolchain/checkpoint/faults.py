@@ -1,6 +1,6 @@
-"""Why transformers does not load a checkpoint or its tokenizer, in our words: asked only after it failed.
+"""Explanations why transformers failed to load a checkpoint or its tokenizer, for error messages.
 
-Its own messages name a byte of a header or a variant of an enumeration, and their advice is for another caller.
+Messages of transformers often name only a byte of a header or an internal type, and give advice for programmers.
 """
 
 import json
@@ -12,10 +12,10 @@ from typing import Any
 from toolchain.checkpoint.checks import AGAIN, OWN_CODE, types_of, types_of_classifiers
 from toolchain.errors import InputError, why_not_imported
 
-# The first bytes of a file that Git LFS puts in the place of a large one.
+# The first bytes of a pointer, which Git LFS puts in the place of a large file.
 POINTER = b"version https://git-lfs"
 
-# The file of weights, and the one that says which weight is in which of several.
+# The file of weights, and the index that says which weight is in which of several files.
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 # Patterns of the files of a tokenizer that have its tokens.
@@ -33,7 +33,10 @@ def why_no_model(
     *,
     trusted: bool,
 ) -> str:
-    """Return why a model was not loaded, and what to do; `trusted` says whether its own code was allowed to run."""
+    """Return why transformers could not load a model, and what to do about it.
+
+    `error` is the exception that was raised, and `trusted` tells whether the checkpoint's own code was allowed to run.
+    """
     if fault := fault_of_class(folder, config) or _fault_of_type(config) or _fault_of_weights(folder):
         return fault
     if isinstance(error, InputError):
@@ -41,14 +44,14 @@ def why_no_model(
     if "auto_map" in config and not trusted:
         return f"{cause(error)}. {OWN_CODE}"
     if config.get("model_type") in types_of_classifiers():  # so it is not for want of a head
-        return f"{cause(error)}. Fix config.json, or get the checkpoint again."
+        return f"{cause(error)}. Fix its config.json, or get the checkpoint again."
     return f"{cause(error)}. Give a checkpoint with a sequence classification head."
 
 
 def fault_of_class(folder: Path, config: dict[str, Any]) -> str | None:  # config.json of any architecture
-    """Return that the weights fit the class in `architectures` and not `model_type`, by which a model is made, or None.
+    """Return a message if the weights fit the class in `architectures` instead of `model_type`; None if they do not.
 
-    Asked only where the weights do not fit the model that was made.
+    transformers chooses the class by `model_type`. Call this only if the weights do not fit the model that it made.
     """
     import torch
     import transformers
@@ -66,13 +69,13 @@ def fault_of_class(folder: Path, config: dict[str, Any]) -> str | None:  # confi
         return None
     what = "is missing" if kind is None else f"is {kind}"
     return (
-        f"config.json: model_type {what}, and architectures names {stated}, whose weights these are. "
+        f"config.json: model_type {what}, but the weights are those of {stated}, which architectures names. "
         f'Set model_type to "{types[0]}".'
     )
 
 
 def _stored(folder: Path) -> set[str]:
-    """Return the names of the weights in the files that are read."""
+    """Return the names of the weights in the safetensors files that transformers reads."""
     from safetensors import safe_open
 
     found: set[str] = set()
@@ -90,11 +93,11 @@ def _fault_of_type(config: dict[str, Any]) -> str | None:  # config.json of any 
         return None
     if kind is None:
         return f"config.json has no model_type. {AGAIN}"
-    return f"transformers {__version__} does not have the model type {kind}. Give a checkpoint of another one."
+    return f"transformers {__version__} does not have the model type {kind}. Give a checkpoint of another type."
 
 
 def _fault_of_weights(folder: Path) -> str | None:
-    """Return which file of weights is lost, torn, or under a name that is not read; None if there is none."""
+    """Return a message about the first file of weights that is missing, truncated or misnamed; None if all are fine."""
     files = sorted(folder.glob("*.safetensors"))
     index = folder / INDEX
     if lost := _first_lost([*files, index, *folder.glob("pytorch_model*.bin")]):
@@ -106,18 +109,18 @@ def _fault_of_weights(folder: Path) -> str | None:
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             return f"{INDEX} does not say which weight is in which file. {AGAIN}"
         if missing:
-            return f"{INDEX} names {missing[0]}, which is not there. {AGAIN}"
+            return f"{INDEX} names {missing[0]}, which is missing. {AGAIN}"
     elif not (folder / WEIGHTS).exists() and files:
         return f"there is no file named {WEIGHTS} or {INDEX}, only {files[0].name}. {AGAIN}"
     torn = next(filter(_is_torn, files), None)
-    return None if torn is None else f"{torn.name} is cut off, or not in safetensors' format. {AGAIN}"
+    return None if torn is None else f"{torn.name} is truncated, or not in safetensors' format. {AGAIN}"
 
 
 def check_index(folder: Path) -> None:
-    """Refuse an index of weights that lie elsewhere than beside it, or in pickles, which transformers would load.
+    """Raise an error if the index of weights names files in other folders, or pickles, which transformers would load.
 
     Raises:
-        InputError: naming the place.
+        InputError: the message names the first such file.
     """
     try:
         places = set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
@@ -125,18 +128,20 @@ def check_index(folder: Path) -> None:
         return  # said where it is loaded
     for place in sorted(map(str, places)):
         if "/" in place or "\\" in place or not place.endswith(".safetensors"):
-            raise InputError(f"{folder}: {INDEX} names {place}, not a file of safetensors beside it. {AGAIN}")
+            raise InputError(
+                f"{folder}: {INDEX} names {place}, but it may only name safetensors files in its own folder. {AGAIN}"
+            )
 
 
 def _first_lost(files: list[Path]) -> str | None:
-    """Return which of the files has no contents, and what to do; None if all have."""
+    """Return a message about the first file that is a broken link or a Git LFS pointer; None if there is none."""
     for file in files:
         if file.is_symlink() and not file.exists():
-            return f"{file.name} is a link to a file that is not there. {AGAIN}"
+            return f"{file.name} is a link to a file that is missing. {AGAIN}"
         if file.is_file():
             with file.open("rb") as opened:
                 if opened.read(len(POINTER)) == POINTER:
-                    return f"{file.name} is a pointer of Git LFS, not the file. Run `git lfs pull` in its repository."
+                    return f"{file.name} is only a Git LFS pointer. Run `git lfs pull` in its repository."
     return None
 
 
@@ -151,7 +156,10 @@ def _is_torn(file: Path) -> bool:
 
 
 def why_no_tokenizer(place: Path, folder: Path, error: Exception) -> str:
-    """Return why a tokenizer was not loaded from the files in `place`, and what to do; the text names `folder`."""
+    """Return why transformers could not load a tokenizer from the files in `place`, and what to do about it.
+
+    `folder` is the checkpoint or bundle of these files; the message names it instead of `place`.
+    """
     from tokenizers import Tokenizer, __version__
 
     what, why = "its tokenizer cannot be loaded", cause(error).replace(str(place), str(folder))
@@ -159,26 +167,29 @@ def why_no_tokenizer(place: Path, folder: Path, error: Exception) -> str:
     if lost := _first_lost(files):
         return f"{what}: {lost}"
     if not files:
-        return "has no tokenizer. Put tokenizer.json there."
+        return "the tokenizer is missing. Put tokenizer.json into this folder."
     if not (place / "tokenizer.json").exists():
-        return f"{what}: {why}. Put tokenizer.json there."
+        return f"{what}: {why}. Put tokenizer.json into this folder."
     try:
         Tokenizer.from_file(str(place / "tokenizer.json"))
     except Exception:  # the library raises no other class
         return (
             f"{what}: tokenizers {__version__} cannot read tokenizer.json, which is broken or of a later release. "
-            "Get it again, or save it with this release."
+            "Get the file again, or save it with this release."
         )
-    return f"{what}: {why}. Compare tokenizer_config.json with that of its base model."
+    return f"{what}: {why}. Compare tokenizer_config.json with the one of the base model."
 
 
 def has_vocabulary(folder: Path) -> bool:
-    """Return whether a folder has a file of a tokenizer."""
+    """Return whether a folder has a file with a tokenizer's vocabulary."""
     return any(any(folder.glob(pattern)) for pattern in VOCABULARIES)
 
 
 def cause(error: BaseException) -> str:
-    """Return the first sentence of another library's message, without its advice and colours, or the error's class."""
+    """Return the first sentence of another library's error message, without colours and without a full stop.
+
+    If the message is empty, return the name of the exception's class.
+    """
     if isinstance(error, KeyError):
         return f"transformers does not have {error}"
     plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
@@ -187,13 +198,13 @@ def cause(error: BaseException) -> str:
 
 
 def why_no_package(error: ImportError) -> str:
-    """Return which package an ImportError is about, and how to install it."""
+    """Return the name of the package whose absence caused an ImportError, and how to install it."""
     text = str(error).lower()
     for package in TOKENIZER_PACKAGES:
         if package in text:
-            return f"needs {package}, which is not installed. Install it with: {TOKENIZER_EXTRA}."
+            return f"it needs {package}, which is not installed. Install it with: {TOKENIZER_EXTRA}."
     listed = re.search(r"not found in your environment: ([\w ,.-]+?)\. |requires the ([\w.-]+) library", str(error))
     package = error.name or (listed and (listed[1] or listed[2])) or ""
     if not package:
         return why_not_imported(error)
-    return f"needs {package}, which is not installed. Install it with: pip install {package.replace(',', '')}."
+    return f"it needs {package}, which is not installed. Install it with: pip install {package.replace(',', '')}."

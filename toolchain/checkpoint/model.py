@@ -1,4 +1,4 @@
-"""A Hugging Face classifier: where it lies, the digests of its files, its weights in float32, and its tokenizer."""
+"""A Hugging Face checkpoint: how it is found, the digests of its files, and loading of its weights and tokenizer."""
 
 import codecs
 import functools
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_MAX_LENGTH = 128
 MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # of files that other programs saved
-OTHER_CLASSES = {"embedding": "AutoModel", "tokens": "AutoModelForTokenClassification"}  # of heads of no sequence
+OTHER_CLASSES = {"embedding": "AutoModel", "tokens": "AutoModelForTokenClassification"}  # by the name of the head
 
 # Patterns of the files of a checkpoint.
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
@@ -59,12 +59,12 @@ NOT_DOWNLOADED = ("[!0-9]*/*", *(f"*.{form}" for form in (*OTHER_FORMATS, "md", 
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint: the name that the user gave, its folder, and its config.json.
+    """A checkpoint, or the checkpoint of a bundle: the name that the user gave, its folder, and its config.json.
 
-    `pooling` makes a vector of a text from those of its tokens; None for a classifier.
-    `known` are the facts of a bundle's checkpoint, which its manifest states; those of a checkpoint are read from it.
-    `files` are the files of a bundle for transformers, name -> bytes; those of a checkpoint are read from its folder.
-    `stored` describes the one among them that is the tokenizer without transformers.
+    `pooling` makes the vector of a text from the vectors of its tokens; None for a classifier.
+
+    Three fields are set for a bundle only. `known` are the facts, from its manifest. `files` are the bundle's files for
+    transformers, name -> bytes, and `stored` describes the file of a tokenizer that runs without transformers.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Source:
 
     @functools.cached_property
     def digests(self) -> dict[str, str]:
-        """File name -> SHA-256, for every file that the logits depend on. The files are read once."""
+        """File name -> hex SHA-256, for every file that the logits depend on. They are computed once."""
         patterns = ["config.json", *self.weight_files, *(CODE_FILES if self.trust_remote_code else ())]
         files = {file for pattern in patterns for file in self.folder.glob(pattern)}
         files |= {self.folder / name for name in tokenizer_files(self.tokenizer, self.folder)}
@@ -88,17 +88,17 @@ class Source:
 
     @property
     def weight_files(self) -> tuple[str, ...]:
-        """The patterns of the files of weights that may be read."""
+        """File name patterns of the weights to load: safetensors, and with `allow_pickle` also pickles."""
         return (*WEIGHT_FILES, *(PICKLE_FILES if self.allow_pickle else ()))
 
     @property
     def weight_bytes(self) -> int:
-        """The size of those files."""
+        """The total size in bytes of the files of weights that match `weight_files`."""
         return sum((self.folder / name).stat().st_size for name in _names(self.folder, self.weight_files))
 
     @functools.cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
-        """The checkpoint's tokenizer: of a bundle in the Rust library alone if that gives its ids, else transformers'.
+        """The tokenizer: transformers' own, or for most bundles one that needs only the Rust library `tokenizers`.
 
         Raises:
             ToolchainError: see `load_tokenizer` and `StoredTokenizer`.
@@ -109,7 +109,7 @@ class Source:
 
     @functools.cached_property
     def facts(self) -> "Facts":
-        """What the checkpoint says of itself; it is loaded and tried once.
+        """The facts about the checkpoint. If they are not known yet, the model is loaded and run to find them.
 
         Raises:
             ToolchainError: see `examine`.
@@ -130,7 +130,7 @@ class Source:
 
     @property
     def heads(self) -> tuple[str, ...]:
-        """The names of the heads that config.json allows, the one that it means first; see `heads.HEADS`."""
+        """The names of the heads (see `heads.HEADS`) that config.json allows, the most likely one first."""
         if self.pooling or says_tags(self.config):
             return ("embedding",) if self.pooling else ("tokens",)
         return PROBLEMS.get(self.config.get("problem_type"), ("sequence",))
@@ -150,20 +150,21 @@ def find_model(
     pooling: Pooling | None = None,
     download: bool = True,
 ) -> Source:
-    """Find a checkpoint: one of `demo.MODELS`, a local folder, or a hub id (downloaded, or from the hub's cache).
+    """Find and check a checkpoint: one of `demo.MODELS`, a local folder, or a hub id.
 
-    An encoder gets `pooling`; a folder of sentence-transformers states its own. Without `download` the network is not
-    used.
+    A model of the hub is downloaded, or read from the hub's cache; `download=False` allows the cache only. `pooling` is
+    the task's pooling for an encoder without a head; a folder of sentence-transformers has its own.
 
     Raises:
-        InputError: the folder is of another kind, lacks config.json or weights, or its weights are pickled.
+        InputError: the folder is not a checkpoint, lacks config.json or weights, or has only pickled weights that are
+            not allowed.
         MachineError: the hub is needed and cannot be reached.
         UsageError: the name is neither a folder nor a hub id.
     """
     folder = demo.MODELS.get(name, Path(name))
     if not folder.is_dir():
         if folder.exists() or name.count("/") > 1 or name.startswith((".", "/", "~")):
-            raise UsageError(f"--model {name}: no such folder. Give a checkpoint's folder or a hub id.")
+            raise UsageError(f"--model {name}: there is no such folder. Give a checkpoint's folder or a hub id.")
         folder = _from_hub(name, allow_pickle=allow_pickle, code=trust_remote_code, download=download)
     whole, (folder, stated) = folder, read_modules(folder)
     safe, pickled = _names(folder, WEIGHT_FILES), _names(folder, PICKLE_FILES)
@@ -173,18 +174,17 @@ def find_model(
     check_config(folder, config)
     if not safe and not pickled:
         raise InputError(
-            f"{folder}: has no safetensors weights. Put model.safetensors there, or allow pickled weights "
-            "with --allow-pickle."
+            f"{folder}: the folder has no weights. Put model.safetensors there, or pickled weights with --allow-pickle."
         )
     if not safe and not allow_pickle:
         raise InputError(
-            f"{folder}: has only pickled weights ({pickled[0]}), which can run code when loaded. "
-            "Convert them to safetensors, or trust them with --allow-pickle."
+            f"{folder}: the folder has only pickled weights ({pickled[0]}), which can run code when loaded. "
+            "Convert them to safetensors, or give --allow-pickle if you trust them."
         )
     if INDEX in safe and WEIGHTS not in safe:
         check_index(folder)
     if {WEIGHTS, INDEX} <= {*safe}:
-        log.warning("%s: has both %s, which is used, and %s. Move away what is old.", folder, WEIGHTS, INDEX)
+        log.warning("%s: there are both %s, which is used, and %s. Remove the old one.", folder, WEIGHTS, INDEX)
     return Source(name, folder, config, allow_pickle, trust_remote_code, ignore_unused, pooling)
 
 
@@ -202,11 +202,14 @@ def _from_hub(name: str, *, allow_pickle: bool, code: bool, download: bool) -> P
             return Path(snapshot_download(name, ignore_patterns=skipped, local_files_only=not download))
     except (HFValidationError, RepositoryNotFoundError) as error:
         raise UsageError(
-            f"--model {name}: no such folder, and not on the hub. Give a checkpoint's folder, a hub id, or `demo`."
+            f"--model {name}: there is no such folder, and no such model on the hub. Give a checkpoint's folder, a hub "
+            "id, or `demo`."
         ) from error
     except Exception as error:  # the hub's client has no common error for "cannot be reached"
         if not download:
-            raise MachineError(f"--model {name}: not in the hub's cache. Download it: hf download {name}") from error
+            raise MachineError(
+                f"--model {name}: the model is not in the hub's cache. Download it with: hf download {name}"
+            ) from error
         raise MachineError(
             f"--model {name}: the hub cannot be reached and the model is not in its cache "
             f"({type(error).__name__}). Give a local checkpoint with -m DIR, or try `-m demo --task demo`."
@@ -214,7 +217,7 @@ def _from_hub(name: str, *, allow_pickle: bool, code: bool, download: bool) -> P
 
 
 def read_config(folder: Path) -> dict[str, Any]:  # the keys depend on the architecture
-    """Read the config.json of a checkpoint.
+    """Return the content of a checkpoint's config.json.
 
     Raises:
         InputError: the file is missing; see also `parse_config`.
@@ -223,36 +226,38 @@ def read_config(folder: Path) -> dict[str, Any]:  # the keys depend on the archi
         with open_file(folder / "config.json") as file:
             return parse_config(file.read(), folder)
     except FileNotFoundError:
-        raise InputError(f"{folder}: has no config.json. Give the folder of a Hugging Face checkpoint.") from None
+        raise InputError(
+            f"{folder}: the folder has no config.json. Give the folder of a Hugging Face checkpoint."
+        ) from None
 
 
 def parse_config(data: bytes, folder: Path) -> dict[str, Any]:  # the keys depend on the architecture
-    """Return the value of a config.json from its bytes; `folder` is for the message.
+    """Parse and check the bytes of a config.json; error messages name its `folder`.
 
     Raises:
-        InputError: it is not a JSON object, or see `check_values`.
+        InputError: the file is not a JSON object; see also `check_values`.
     """
     file = folder / "config.json"
     try:
         config = json.loads(data.decode())
     except (ValueError, RecursionError) as error:
         if data.startswith(MARKS):
-            raise InputError(f"{file}: begins with a byte order mark. Save it in UTF-8 without one.") from None
-        raise InputError(f"{file}: not JSON: {first_line(error)}. {AGAIN}") from None
+            raise InputError(f"{file}: the file begins with a byte order mark. Save it in UTF-8 without one.") from None
+        raise InputError(f"{file}: the file is not JSON: {first_line(error)}. {AGAIN}") from None
     if not isinstance(config, dict):
-        raise InputError(f"{file}: not a JSON object. {AGAIN}")
+        raise InputError(f"{file}: the file is not a JSON object. {AGAIN}")
     check_values(file, config)
     return config
 
 
 def load_model(source: Source, *, attention: str | None = None) -> "PreTrainedModel":
-    """Load the checkpoint in float32 and in evaluation mode, whatever its stored type.
+    """Load the model of a checkpoint in float32, whatever the type of its stored weights, and in evaluation mode.
 
-    `attention` names an implementation of transformers (eager, sdpa); None means the model's default.
+    `attention` names an implementation of attention in transformers (eager, sdpa); None means the model's default.
 
     Raises:
-        InputError: it is not a classifier, a file is broken, or weights do not fit (see checks.py and sizes.py).
-        MachineError: its code needs a package that is not installed.
+        InputError: the model has another task, a file is broken, or weights do not fit (see checks.py and sizes.py).
+        MachineError: the checkpoint's code needs a package that is not installed.
     """
     if source.heads[0] not in OTHER_CLASSES:
         check_head(source.folder, source.config, trusted=source.trust_remote_code)
@@ -265,8 +270,8 @@ def load_tokenizer(
 ) -> "PreTrainedTokenizerBase":
     """Load the tokenizer of a checkpoint, or of a bundle from its `files`, and set it to pad on the right.
 
-    transformers reads whatever has a name that it knows in the folder that it is given. Of a bundle, it is given a
-    private folder with the listed files alone, as they were when their digests were checked.
+    transformers reads every file in a folder whose name it knows. So for a bundle, it gets a temporary folder with the
+    listed files only, with the content whose digests were checked.
 
     Raises:
         InputError: the folder lacks a tokenizer that transformers can load.
@@ -279,7 +284,7 @@ def load_tokenizer(
 
 
 def _load_tokenizer(place: Path, folder: Path, *, trust_remote_code: bool) -> "PreTrainedTokenizerBase":
-    """Load the tokenizer from the files in `place`; messages name `folder`."""
+    """Load the tokenizer from the files in `place`; error messages name `folder` instead."""
     from transformers import AutoTokenizer
 
     silence()
@@ -289,35 +294,40 @@ def _load_tokenizer(place: Path, folder: Path, *, trust_remote_code: bool) -> "P
         # Without any file of a vocabulary, transformers silently makes a tokenizer of special tokens alone.
         empty = not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)
     except ImportError as error:
-        raise MachineError(f"{folder}: its tokenizer: {why_no_package(error)}") from error
+        raise MachineError(f"{folder}: its tokenizer cannot be loaded: {why_no_package(error)}") from error
     except Exception as error:  # transformers raises various classes for broken files
         raise InputError(f"{folder}: {why_no_tokenizer(place, folder, error)}") from error
     if empty:
-        raise InputError(f"{folder}: has no tokenizer. Put tokenizer.json there.")
+        raise InputError(f"{folder}: the tokenizer is missing. Put tokenizer.json into this folder.")
     tokenizer.padding_side = "right"
     return tokenizer
 
 
 def _check_packages(place: Path, folder: Path) -> None:
-    """Refuse a tokenizer that only sentencepiece can read if it is missing; transformers would try others in vain."""
+    """Raise an error if only sentencepiece can read the tokenizer, and it is not installed.
+
+    transformers itself would try other formats, and fail with a message that does not name sentencepiece.
+    """
     models = sorted(file.name for file in place.glob("*.model"))
     if models and not (place / "tokenizer.json").exists() and importlib.util.find_spec("sentencepiece") is None:
         raise MachineError(
-            f"{folder}: its tokenizer is a model of sentencepiece ({models[0]}), which is not installed. "
+            f"{folder}: its tokenizer ({models[0]}) needs sentencepiece, which is not installed. "
             f"Install it with: {TOKENIZER_EXTRA}."
         )
 
 
 def choose_max_length(source: Source, asked: int | None) -> int:
-    """Return the truncation length in tokens: `asked`, or else 128, or the model's or the tokenizer's limit if less.
+    """Return the truncation length in tokens: `asked`, or else 128, or less if the model or the tokenizer allows less.
 
-    A folder of sentence-transformers may state its own in the place of 128.
+    A folder of sentence-transformers may have its own default instead of 128.
 
     Raises:
         UsageError: the model has fewer positions than `asked`.
     """
     positions = source.facts.longest
     if positions is not None and asked is not None and asked > positions:
-        raise UsageError(f"--max-length {asked}: {source.name} has {positions} positions. Give {positions} or less.")
+        raise UsageError(
+            f"--max-length {asked}: {source.name} takes at most {positions} tokens. Give {positions} or less."
+        )
     default = (source.pooling and read_limit(source.folder)) or DEFAULT_MAX_LENGTH
     return asked or min(default, positions or default, int(source.tokenizer.model_max_length))

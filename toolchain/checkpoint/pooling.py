@@ -1,6 +1,7 @@
-"""Pooling: from the vectors of a text's tokens to the vector of the text, as a folder of sentence-transformers says.
+"""Pooling: it makes the vector of a text from the vectors of its tokens, as sentence-transformers does.
 
-Such a folder has `modules.json`: an encoder, the folder of the pooling's configuration, and perhaps a normalisation.
+A folder of sentence-transformers has `modules.json`, which lists the folder of the encoder, the folder with the
+configuration of the pooling, and perhaps a normalisation.
 """
 
 import json
@@ -29,13 +30,21 @@ LEAST_LENGTH = 1e-4
 
 @dataclass(frozen=True)
 class Pooling:
-    """How a vector is made: `mean` of the real tokens, or the first one (`cls`); and whether its length is then 1."""
+    """How the vector of a text is made from the vectors of its tokens.
+
+    `mode` is "mean", the mean over all tokens except padding, or "cls", the vector of the first token. With
+    `normalize`, the vector is then scaled to length 1.
+    """
 
     mode: str
     normalize: bool
 
     def __call__(self, hidden: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
-        """Return the vectors [batch, size] of tokens [batch, sequence, size] with the mask [batch, sequence]."""
+        """Return the vectors of texts, [batch, size].
+
+        `hidden` are the vectors of their tokens, [batch, sequence, size], and `mask` is the attention mask,
+        [batch, sequence].
+        """
         if self.mode == "cls":
             found = hidden[:, 0]
         else:
@@ -50,26 +59,27 @@ class Pooling:
 
 
 def read_modules(folder: Path) -> tuple[Path, Pooling | None]:
-    """Return the folder of the encoder and the pooling that modules.json states; without it, the folder and None.
+    """Return the folder of the encoder and the pooling that modules.json describes; without it, `folder` and None.
 
     Raises:
-        InputError: a file is broken, or says something else than an encoder, a pooling by the mean or the first token,
-            and a normalisation.
+        InputError: a file is broken, or describes something else than an encoder, a pooling by the mean or by the first
+            token, and a normalisation.
     """
     file, config = folder / MODULES, folder / "config.json"
     if not file.is_file() or (config.is_file() and says_classifier(_read(config))):  # a cross-encoder has one too
         return folder, None
     modules = _read(file)
     if not isinstance(modules, list) or not all(isinstance(one, dict) for one in modules):
-        raise InputError(f"{file}: not a list of modules. Save the model again with sentence-transformers.")
+        raise InputError(f"{file}: this is not a list of modules. Save the model again with sentence-transformers.")
     kinds = [str(one.get("type", "")).rpartition(".")[2] for one in modules]
     if kinds[:2] != ["Transformer", "Pooling"] or kinds[2:] not in ([], ["Normalize"]):
         raise InputError(
-            f"{file}: its modules are {', '.join(kinds)}. Give a model of Transformer, Pooling and perhaps Normalize."
+            f"{file}: its modules are {', '.join(kinds)}. Give a model with the modules Transformer and Pooling, and "
+            "perhaps Normalize, only."
         )
     places = [str(one.get("path") or "") for one in modules[:2]]
     if outside := [place for place in places if not (folder / place).resolve().is_relative_to(folder.resolve())]:
-        raise InputError(f"{file}: the module {outside[0]!r} lies outside of the folder. Get the model again.")
+        raise InputError(f"{file}: the path {outside[0]!r} of a module leads out of the folder. Get the model again.")
     encoder, pooling = (folder / place for place in places)
     _check_encoder(folder, encoder)
     return encoder, Pooling(_mode(pooling / "config.json"), "Normalize" in kinds)
@@ -78,26 +88,32 @@ def read_modules(folder: Path) -> tuple[Path, Pooling | None]:
 def choose_pooling(
     folder: Path, config: dict[str, Any], asked: Pooling | None, stated: Pooling | None
 ) -> Pooling | None:  # config.json of any architecture
-    """Return the pooling of a checkpoint: that of its modules.json, or the task's; None for a classifier.
+    """Return the pooling to use for a checkpoint; None for a model with a head, such as a classifier.
+
+    Args:
+        folder: the checkpoint, for error messages.
+        config: its config.json.
+        asked: the pooling in the task; None if it has none.
+        stated: the pooling in the checkpoint's modules.json; None if it has none.
 
     Raises:
-        InputError: the task has a pooling, and the checkpoint is a classifier or states another one.
+        InputError: the task has a pooling, but the checkpoint has a head or another pooling.
     """
     if asked and (named := next(iter(config.get("architectures") or []), "")) and not (stated or is_headless(named)):
         raise InputError(
-            f"{folder}: the task has pooling, and the checkpoint is {named}, which puts out no vectors. "
-            "Remove pooling from the task, or give an encoder."
+            f"{folder}: the task has a pooling, but the checkpoint is {named}, which does not return vectors. "
+            "Remove pooling from the task, or give an encoder without a head."
         )
     if asked and stated and asked != stated:
         raise InputError(
-            f"{folder / MODULES}: it says {stated}, and the task says {asked}. Remove pooling and normalize from the "
-            "task."
+            f"{folder / MODULES}: the checkpoint has {stated}, but the task has {asked}. Remove pooling and normalize "
+            "from the task."
         )
     return asked or stated
 
 
 def read_limit(folder: Path) -> int | None:
-    """Return the truncation length in tokens that the folder of an encoder states, or None.
+    """Return the truncation length in tokens from sentence_bert_config.json in the encoder's folder; None without one.
 
     Raises:
         InputError: the file is not JSON.
@@ -108,10 +124,10 @@ def read_limit(folder: Path) -> int | None:
 
 
 def _mode(file: Path) -> str:
-    """Return the name of the pooling in MODES that its configuration states.
+    """Return the mode of pooling, a key of MODES, from the configuration file of the pooling.
 
     Raises:
-        InputError: it states another one, or several.
+        InputError: the file names another mode, or several.
     """
     stated = _read(file)
     named = stated.get("pooling_mode")
@@ -120,44 +136,44 @@ def _mode(file: Path) -> str:
     if not found:
         shown = ", ".join(str(one).removeprefix("pooling_mode_") for one in chosen) or "none"
         raise InputError(
-            f"{file}: the pooling is {shown}. Give a model that pools by the mean or by the first token (cls)."
+            f"{file}: the mode of pooling is {shown}. Give a model that pools by the mean or by the first token (cls)."
         )
     return found[0]
 
 
 def _check_encoder(folder: Path, encoder: Path) -> None:
-    """Refuse what sentence-transformers does to a text before its tokens are made, because a bundle would not do it.
+    """Raise an error if sentence-transformers would change texts before it tokenizes them, because a bundle does not.
 
     Raises:
-        InputError: texts get a prompt, or lower case that the tokenizer does not give them.
+        InputError: sentence-transformers adds a prompt to each text, or converts it to lower case.
     """
     file = folder / "config_sentence_transformers.json"
     if file.is_file() and (prompt := _read(file).get("default_prompt_name")):
         raise InputError(
-            f"{file}: each text gets the prompt {prompt!r}, which a bundle would not add. Set default_prompt_name to "
-            "null, and give texts that begin with it."
+            f"{file}: sentence-transformers begins each text with the prompt {prompt!r}, but a bundle would not. Set "
+            "default_prompt_name to null, and give texts that begin with the prompt."
         )
     file = encoder / "sentence_bert_config.json"
     if file.is_file() and _read(file).get("do_lower_case"):
         raise InputError(
-            f"{file}: do_lower_case is true, which a bundle would not do. Let the tokenizer do it (a normalizer in "
-            "tokenizer.json), and set it to false."
+            f"{file}: do_lower_case is true, but a bundle would not convert texts to lower case. Add a Lowercase "
+            "normalizer to tokenizer.json, and set do_lower_case to false."
         )
 
 
 def _read(file: Path) -> Any:
-    """Return the value of a JSON file.
+    """Return the content of a JSON file; it must be an object, except in modules.json.
 
     Raises:
-        InputError: it is missing or not JSON.
+        InputError: the file is missing, not JSON, or not an object.
     """
     try:
         with open_file(file) as opened:
             found = json.loads(opened.read().decode())
     except FileNotFoundError:
-        raise InputError(f"{file}: missing. Save the model again with sentence-transformers.") from None
+        raise InputError(f"{file}: this file is missing. Save the model again with sentence-transformers.") from None
     except (ValueError, RecursionError):
-        raise InputError(f"{file}: not JSON. Save the model again with sentence-transformers.") from None
+        raise InputError(f"{file}: this file is not JSON. Save the model again with sentence-transformers.") from None
     if file.name != MODULES and not isinstance(found, Mapping):
-        raise InputError(f"{file}: not a JSON object. Save the model again with sentence-transformers.")
+        raise InputError(f"{file}: this is not a JSON object. Save the model again with sentence-transformers.")
     return found

@@ -1,4 +1,4 @@
-"""Rows of different lengths in one array: an eighth of the memory of lists, and selected without a loop."""
+"""Rows of different lengths in one flat array. The array takes an eighth of the memory of lists."""
 
 import functools
 import itertools
@@ -14,9 +14,9 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Ragged(Sequence[list[int]]):
-    """Concatenated rows: row i is `values[starts[i] : starts[i + 1]]`.
+    """Rows of integers with different lengths, such as token ids; row i is `values[starts[i] : starts[i + 1]]`.
 
-    `values` are int32 [numbers], `starts` int64 [rows + 1]. As a sequence, its elements are lists of int.
+    `values` is int32 [numbers] and `starts` int64 [rows + 1]. As a sequence, it has one list of int for each row.
     """
 
     values: NDArray[np.int32]
@@ -24,7 +24,7 @@ class Ragged(Sequence[list[int]]):
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]]) -> "Ragged":
-        """Return the rows of these lists of numbers.
+        """Make a Ragged from one list of integers for each row.
 
         Raises:
             OverflowError: a number is too large for int32.
@@ -34,7 +34,7 @@ class Ragged(Sequence[list[int]]):
 
     @classmethod
     def joined(cls, parts: Sequence["Ragged"]) -> "Ragged":
-        """Return the rows of all parts, in order."""
+        """Return the rows of all `parts` in one Ragged, in order."""
         lengths = np.concatenate([part.lengths for part in parts])
         return cls(np.concatenate([part.values for part in parts]), _starts(lengths))
 
@@ -52,7 +52,7 @@ class Ragged(Sequence[list[int]]):
         return Ragged(self.values[places], starts)
 
     def ones(self) -> "Ragged":
-        """Return rows of the same lengths that hold only ones, such as an attention mask."""
+        """Return a Ragged with the same lengths of rows and only ones as values, such as for an attention mask."""
         return Ragged(np.ones_like(self.values), self.starts)
 
     def __eq__(self, other: object) -> bool:

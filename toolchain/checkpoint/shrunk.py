@@ -1,4 +1,4 @@
-"""The record that `toolchain shrink` puts beside the files of a checkpoint."""
+"""The record in a checkpoint that `toolchain shrink` made: shrink.json, beside its other files."""
 
 from pathlib import Path
 from typing import cast
@@ -12,15 +12,15 @@ FILE = "shrink.json"
 
 
 def read_shrink(folder: Path) -> ShrinkRecord | None:
-    """Return the record of a checkpoint's folder; None if it was not shrunk.
+    """Return the record of `toolchain shrink` in a checkpoint's folder; None if `shrink` did not make the checkpoint.
 
     Raises:
-        InputError: the file is not such a record.
+        InputError: shrink.json is not such a record.
     """
     if not (folder / FILE).is_file():
         return None
-    advice = "Remove it, or shrink the original again."
-    record = read_json(folder / FILE, what="the record of shrink", advice=advice)
+    advice = "Remove the file, or shrink the original model again."
+    record = read_json(folder / FILE, what="the record of toolchain shrink", advice=advice)
     if fault := find_fault(record, ShrinkRecord):
         raise InputError(f"{folder / FILE}: broken: {fault}. {advice}")
     return cast(ShrinkRecord, record)

@@ -1,6 +1,7 @@
-"""The values of a config.json: their forms, and the sizes, held to the weights before memory is taken for them.
+"""The check of the values in a config.json: their types, and the sizes that they describe.
 
-transformers makes as many layers, and as large tables, as config.json says, whatever the weights are.
+transformers creates as many layers and as large tables as config.json says, whatever weights there are. So the sizes
+are compared with the files of weights before any memory is allocated.
 """
 
 import copy
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig
 
-# The form of values of config.json that are read before transformers reads the file, and its name in JSON.
+# The type of values of config.json that are read before transformers reads the file, and the type's name in JSON.
 FORMS = {
     "model_type": (str, "string"),
     "architectures": (list, "array"),
@@ -25,8 +26,8 @@ FORMS = {
     "problem_type": (str, "string"),
 }
 
-# Keys of which transformers makes a list of that length before it makes a weight -> the most that is taken, which is
-# several times what any published encoder has. All other whole numbers are those of tensors, which have 64 bits.
+# Keys for which transformers makes a list of that length before it makes a weight -> the largest value allowed, which
+# is several times that of any published encoder. All other whole numbers are sizes of tensors, which have 64 bits.
 LISTS = {r"(\w+_)?layers?": 1_000, "num_labels": 1_000_000}
 MOST = 2**63 - 1
 
@@ -38,22 +39,22 @@ SHOWN = 3
 
 
 def check_values(file: Path, config: dict[str, Any]) -> None:  # config.json of any architecture
-    """Refuse a config.json with a value of another form, or a whole number that keeps transformers busy without end.
+    """Raise an error if a config.json has a value of a wrong type, or a number so large that loading would not end.
 
     Raises:
-        InputError: a value of one of FORMS is not of its form, a key of id2label is not an index, or a whole number is
-            larger than MOST or its limit in LISTS.
+        InputError: a key in FORMS has a value of another type, a key of id2label is not an index, or a whole number is
+            larger than its limit in LISTS or than MOST.
     """
     for key, (form, form_name) in FORMS.items():
         if not isinstance(config.get(key), form | None):
-            raise InputError(f"{file}: {key} is {config[key]!r}, not a JSON {form_name}. {AGAIN}")
+            raise InputError(f"{file}: {key} is {config[key]!r}, but it must be a JSON {form_name}. {AGAIN}")
     labels = config.get("id2label") or {}
     if not isinstance(labels, dict) or not all(str(key).isdecimal() for key in labels):
-        raise InputError(f"{file}: id2label is {labels}. Its keys must be 0, 1, 2 ...")
+        raise InputError(f"{file}: id2label is {labels}. Its keys must be 0, 1, 2 and so on.")
     for key, value in _numbers(config):
         most = next((most for pattern, most in LISTS.items() if re.fullmatch(pattern, key)), MOST)
         if value > most:
-            raise InputError(f"{file}: {key} is {value!r:.50}, and at most {most:,} is taken. {AGAIN}")
+            raise InputError(f"{file}: {key} is {value!r:.50}, but at most {most:,} is allowed. {AGAIN}")
 
 
 def check_size(
@@ -64,24 +65,24 @@ def check_size(
     stored: int,
     trust_remote_code: bool,
 ) -> None:
-    """Refuse a model that has more weights than the files of its checkpoint hold.
+    """Raise an error if config.json describes a model with more weights than the files of its checkpoint can contain.
 
     Args:
-        auto: the class of transformers that makes the model, such as AutoModel.
+        auto: the auto class of transformers that makes the model, such as AutoModel.
         config: config.json as transformers reads it.
-        stated: config.json as it stands.
-        stored: size of the files of weights, bytes. A weight has at least one.
+        stated: config.json as a plain JSON object.
+        stored: size of the files of weights in bytes. A weight takes at least one byte.
         trust_remote_code: whether the checkpoint's own code may run.
 
     Raises:
-        InputError: naming the largest numbers of config.json.
+        InputError: the message names the largest numbers in config.json.
     """
     import torch
     from torch.nn.modules import module as hooks
 
     too_large = InputError(
-        f"config.json describes more weights than the {stored:,} bytes of the checkpoint hold: {_largest(stated)}. "
-        f"{AGAIN}"
+        f"config.json describes more weights than the {stored:,} bytes of the checkpoint's files can contain: "
+        f"{_largest(stated)}. {AGAIN}"
     )
 
     handles = (
@@ -102,7 +103,7 @@ def check_size(
 
 
 def _counter(left: int, error: InputError) -> Callable[..., None]:
-    """Return a hook of PyTorch that raises the error once tensors of more than `left` elements are registered."""
+    """Return a PyTorch hook that raises `error` when the tensors registered so far have more than `left` elements."""
 
     def registered(_: object, name: str, tensor: "torch.Tensor | None") -> None:
         nonlocal left
@@ -114,7 +115,7 @@ def _counter(left: int, error: InputError) -> Callable[..., None]:
 
 
 def _numbers(config: dict[str, Any]) -> Iterator[tuple[str, int]]:  # config.json of any architecture
-    """Yield each whole number of a JSON object, also of inner ones, with the key that it is below."""
+    """Yield (key, number) for each whole number in a JSON object, including nested objects and lists."""
     left: list[tuple[str, Any]] = list(config.items())
     while left:
         key, value = left.pop()

@@ -1,4 +1,4 @@
-"""The tokenizer of a bundle in the Rust library alone, so that a bundle runs without transformers and torch."""
+"""The tokenizer of a bundle that needs only the Rust library `tokenizers`, not transformers and torch."""
 
 import json
 from collections.abc import Mapping
@@ -11,58 +11,65 @@ from toolchain.records.bundle import StoredTokenizerRecord
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# The files of a tokenizer in the Rust library's format: the checkpoint's, and one that stands beside it in a bundle if
-# transformers makes another tokenizer of the checkpoint's files, such as by options of tokenizer_config.json.
+# The files of a tokenizer in the Rust library's format: the checkpoint's own, and one that a bundle has beside it if
+# transformers makes another tokenizer from the checkpoint's files, such as by options of tokenizer_config.json.
 CHECKPOINTS, OWN = "tokenizer.json", "tokenizer.rust.json"
 
 
 class StoredTokenizer:
-    """A tokenizer with those attributes of transformers' tokenizers that the encoder reads.
+    """A replacement for a tokenizer of transformers, with the attributes that `TextEncoder` reads.
 
-    It cannot be called: `backend_tokenizer` gives all ids, as was checked when the bundle was built.
+    Unlike that tokenizer, this object cannot be called. Its `backend_tokenizer`, a tokenizer of the Rust library, gives
+    the token ids. The build of the bundle checked that they are the same as transformers'.
     """
 
     is_fast = True
 
     def __init__(self, record: StoredTokenizerRecord, files: Mapping[str, bytes], folder: Path) -> None:
-        """Read the tokenizer that a manifest describes from the files of its bundle; messages name `folder`.
+        """Load the tokenizer that `record`, from the manifest of a bundle, describes.
+
+        `files` are the bundle's files, name -> bytes. Error messages name `folder`.
 
         Raises:
-            InputError: the bundle lacks the file, or it cannot be read.
+            InputError: the bundle lacks the tokenizer's file, or the file cannot be read.
         """
         from tokenizers import Tokenizer
 
         if record["file"] not in files:
-            raise InputError(f"{folder}: has no {record['file']}. Build the bundle again with --force.")
+            raise InputError(f"{folder}: the bundle has no {record['file']}. Build the bundle again with --force.")
         try:
             self.backend_tokenizer = Tokenizer.from_str(files[record["file"]].decode())
         except Exception as error:  # its binding raises Exception itself
             why = first_line(error)
-            raise InputError(f"{folder / record['file']}: not a tokenizer: {why}. Build the bundle again.") from error
+            raise InputError(
+                f"{folder / record['file']}: this is not a tokenizer: {why}. Build the bundle again with --force."
+            ) from error
         self.truncation_side = record["truncation_side"]
         self.split_special_tokens = record["split_special_tokens"]
         self.pad_token_id, self.pad_token_type_id = record["pad_id"], record["pad_type_id"]
         self.unk_token_id, self.all_special_tokens = record["unknown_id"], record["special_tokens"]
 
     def get_vocab(self) -> dict[str, int]:
-        """Return token -> id."""
+        """Return the vocabulary: token -> id."""
         return dict(self.backend_tokenizer.get_vocab())
 
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
-        """Return the number of special tokens that a row gets, of one text or of a `pair`."""
+        """Return the number of special tokens that are added to a row of one text, or of two with `pair`."""
         return int(self.backend_tokenizer.num_special_tokens_to_add(pair))
 
     def convert_ids_to_tokens(self, index: int) -> str | None:
-        """Return the token of an id, or None if there is none."""
+        """Return the token with the id `index`; None if no token has it."""
         return self.backend_tokenizer.id_to_token(index)
 
 
 def store(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> StoredTokenizerRecord:
-    """Write a tokenizer of the Rust library into a bundle's folder, unless its tokenizer.json is the same; describe it.
+    """Store a tokenizer in a bundle, in the format of the Rust library, and return its record for the manifest.
+
+    No file is written if the checkpoint's tokenizer.json, which is already in the bundle, is the same tokenizer.
 
     Args:
-        tokenizer: the checkpoint's, whose ids the Rust library gives by itself.
-        folder: the bundle's, in which the checkpoint's files are.
+        tokenizer: the checkpoint's tokenizer, whose token ids the Rust library can compute alone.
+        folder: the folder of the bundle, with the files of the checkpoint's tokenizer.
     """
     wanted = json.loads(tokenizer.backend_tokenizer.to_str())
     file = folder / CHECKPOINTS
@@ -82,7 +89,7 @@ def store(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> StoredTokenizer
 
 
 def tokenizer_files(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> list[str]:
-    """Return the names of the files in `folder` that the tokenizer is made from, sorted."""
+    """Return the names of the files in `folder` from which transformers makes the tokenizer, sorted."""
     from transformers import tokenization_utils_base as base
 
     named = {name for name in tokenizer.vocab_files_names.values() if name}
@@ -98,5 +105,5 @@ def tokenizer_files(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> list[
 
 
 def _comparable(content: dict[str, Any]) -> dict[str, Any]:  # the format of another library
-    """Return a tokenizer.json without truncation and padding, which the encoder sets itself."""
+    """Return the content of a tokenizer.json without truncation and padding, which `TextEncoder` sets itself."""
     return {key: value for key, value in content.items() if key not in ("truncation", "padding")}

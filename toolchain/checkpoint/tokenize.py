@@ -1,4 +1,4 @@
-"""Tokenisation: texts to token ids, and token ids to batches with little padding."""
+"""Tokenisation: it turns texts into token ids, and token ids into batches with little padding."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,11 +23,11 @@ Columns = Mapping[str, Sequence[Sequence[int]]]
 
 
 class Tokens:
-    """Token ids of rows, without padding.
+    """The token ids of rows, without padding, with the other inputs of the model.
 
-    `columns` maps an input's name to its rows of ints; a row has the same length in every column. `pad_values` maps it
-    to the value of padded positions. With `equal_length` a batch may only have rows of one length, because the model's
-    answers depend on padding.
+    `columns` maps the name of an input to its rows of integers; a row has the same length in every column.
+    `pad_values` maps the name of an input to its value at padded positions. With `equal_length`, all rows of a batch
+    must have the same length, because the model's logits depend on padding.
     """
 
     def __init__(self, columns: Columns, pad_values: dict[str, int], *, equal_length: bool = False) -> None:
@@ -39,7 +39,7 @@ class Tokens:
 
     @property
     def lengths(self) -> Indices:
-        """The number of real tokens of each row, int64 [rows]."""
+        """The number of tokens of each row, without padding, int64 [rows]."""
         return self.columns["input_ids"].lengths
 
     def __len__(self) -> int:
@@ -56,7 +56,7 @@ class Tokens:
         return Tokens(columns, self.pad_values, equal_length=self.equal_length)
 
     def batch(self, indices: Indices, *, length: int | None = None) -> Batch:
-        """Return the rows at `indices`, padded to the longest or to `length`: int32 [batch, length].
+        """Return the rows at `indices` as a batch, int32 [batch, length], padded to `length` or to the longest row.
 
         Raises:
             ValueError: a row is longer than `length`, or would be padded although the tokens are `equal_length`.
@@ -66,7 +66,7 @@ class Tokens:
         if length and length < longest:
             raise ValueError(f"a row of {longest} tokens does not fit into {length}")
         if self.equal_length and (lengths != (length or longest)).any():
-            raise ValueError("the model's answers depend on padding, and these rows would be padded")
+            raise ValueError("the model's logits depend on padding, and these rows would be padded")
         positions = np.arange(length or longest)
         real = positions < lengths[:, None]
         places = (first[:, None] + positions)[real]
@@ -78,7 +78,7 @@ class Tokens:
 
 
 class RemoteTexts(Tokens):
-    """Texts for a server that tokenises them itself. They are tokenised here only when `columns` is read."""
+    """Texts for a server that tokenizes them itself. They are tokenized here only if `columns` or lengths are read."""
 
     def __init__(self, texts: list[Text], encode: "Encode") -> None:
         self._texts, self._encode = texts, encode
@@ -89,12 +89,12 @@ class RemoteTexts(Tokens):
 
     @property
     def equal_length(self) -> bool:  # type: ignore[override]  # a property, computed on first use
-        """Whether a batch may only have rows of one length."""
+        """Whether all rows of a batch must have the same length."""
         return self._tokens.equal_length
 
     @property
     def columns(self) -> dict[str, Ragged]:  # type: ignore[override]  # a property, computed on first use
-        """Input name -> rows of token ids."""
+        """Input name -> rows of integers, such as token ids."""
         return self._tokens.columns
 
     def __len__(self) -> int:
@@ -105,27 +105,29 @@ class RemoteTexts(Tokens):
         return RemoteTexts([self._texts[int(row)] for row in indices], self._encode)
 
     def batch(self, indices: Indices, *, length: int | None = None) -> Batch:
-        """Return the texts at `indices`: for each of TEXT_INPUTS that a row has, str objects [batch, 1]."""
+        """Return the texts at `indices` as inputs of the server: TEXT, and TEXT_PAIR for pairs, str [batch, 1].
+
+        `length` is ignored.
+        """
         parts = zip(*(self._texts[int(row)] for row in indices), strict=True)
         return {name: np.array(part, object)[:, None] for name, part in zip(TEXT_INPUTS, parts, strict=False)}
 
 
-# Tokenises texts; every backend has such a function.
+# Tokenizes texts; every backend has such a function.
 Encode = Callable[[list[Text]], Tokens]
 
 
 class TextEncoder:
-    """Texts to token ids: the one place that decides on truncation, its side, special tokens and padding values.
+    """Turns texts into token ids; it alone decides on truncation, special tokens and padding values.
 
-    The evaluator, the service and the Python API call it. `tokenizer` is transformers', or a bundle's StoredTokenizer.
-    A Triton repository has no transformers: it runs `rust` with
-    `split_special_tokens`, which are all that the ids depend on there. An encoder may be called from several threads.
+    The evaluator, the service and the Python API call it. It may be called from several threads. A Triton repository,
+    which has no transformers, needs only `rust` and `split_special_tokens` to compute the same token ids.
 
     Attributes:
-        max_length: tokens after which a row is truncated.
-        pad_values: input name -> value of padded positions.
-        rust: the tokenizer of the Rust library, with the truncation set; None if only transformers gives its ids.
-        split_special_tokens: whether a special token that is written in a text is text.
+        max_length: the length in tokens to which rows are truncated.
+        pad_values: input name -> value at padded positions.
+        rust: the tokenizer of the Rust library, with the truncation set; None if transformers gives other token ids.
+        split_special_tokens: True if a special token that is written in a text, such as "[SEP]", is read as plain text.
     """
 
     def __init__(
@@ -141,12 +143,12 @@ class TextEncoder:
         """Prepare a tokenizer.
 
         Args:
-            tokenizer: the checkpoint's; it is not changed.
-            max_length: tokens after which a row is truncated.
-            inputs: the columns to return.
-            pad_id: the id of padded positions; by default the tokenizer's.
-            vocabulary: rows of the model's embedding table, if the tokenizer may have larger ids.
-            equal_length: whether the model takes only batches without padding.
+            tokenizer: a tokenizer of transformers, or a bundle's StoredTokenizer; it is not changed.
+            max_length: the length in tokens to which rows are truncated.
+            inputs: names of the model's inputs, for which columns are returned.
+            pad_id: the token id of padded positions; by default the tokenizer's.
+            vocabulary: number of rows of the model's embedding table, if larger ids must be refused.
+            equal_length: whether all rows of a batch must have the same length.
 
         Raises:
             UsageError: there is no padding id.
@@ -163,16 +165,17 @@ class TextEncoder:
         self.rust = self._faithful_rust() if tokenizer.is_fast else None
 
     def __call__(self, texts: list[Text]) -> Tokens:
-        """Return the tokens of rows of one text or two, truncated to `max_length`.
+        """Return the token ids of rows, each with one text or two, truncated to `max_length`.
 
         Raises:
-            TextError: a text has no token at all, or one that the model's embedding table lacks.
-            UsageError: `max_length` is too small for any token of the text.
+            TextError: a text has no token at all, or a token that the model's embedding table lacks.
+            UsageError: `max_length` leaves no room for text beside the special tokens.
         """
         special = self._tokenizer.num_special_tokens_to_add(pair=len(texts[0]) == 2)
         if self.max_length <= special:
             raise UsageError(
-                f"--max-length {self.max_length}: {special} tokens are special tokens. Give {special + 1} or more."
+                f"--max-length {self.max_length}: the {special} special tokens of a row leave no room for its text. "
+                f"Give {special + 1} or more."
             )
         columns = self._in_rust(self.rust, texts) if self.rust is not None else self._in_python(texts)
         tokens = Tokens(
@@ -180,21 +183,24 @@ class TextEncoder:
         )
         if not tokens.lengths.all():  # the tokenizer adds no special tokens, and the text has none of its own
             text = texts[int(np.argmin(tokens.lengths))]
-            what = f"the text {' '.join(text)!r:.60} has no token, so the model has no answer. Leave the row out."
+            what = f"the text {' '.join(text)!r:.60} has no tokens, so the model cannot be run on it. Remove the row."
             raise TextError(text, what)
         if self._vocabulary is not None:
             self._check_ids(tokens.columns["input_ids"], texts, self._vocabulary)
         return tokens
 
     def spans(self, texts: Sequence[Text]) -> list[NDArray[np.int64]]:
-        """Return the tokens of each text, int64 [tokens, 3]: the word's number, or -1, and the ends in characters.
+        """Return where the tokens of each text are in the text, int64 [tokens, 3] per text.
+
+        The columns are the index of the token's word (-1 for special tokens), and the offsets of the token's first
+        character and of the character after its last one.
 
         Raises:
-            InputError: the tokenizer does not say where its tokens are.
+            InputError: the tokenizer does not give offsets.
         """
         if self.rust is None:
             raise InputError(
-                "the tokenizer does not say where its tokens stand in a text, which tags need. "
+                "the tokenizer gives no character offsets of its tokens, which token classification needs. "
                 "Give a checkpoint with tokenizer.json."
             )
         found = self.rust.encode_batch([text for (text,) in texts])
@@ -212,12 +218,12 @@ class TextEncoder:
             token = self._tokenizer.convert_ids_to_tokens(index)
             raise TextError(
                 text,
-                f"the text {' '.join(text):.60} has the token {token!r} with the id {index}, and the model's embedding "
-                f"table has {rows} rows. Remove it, or give the tokenizer that the model was trained with.",
+                f"the text {' '.join(text):.60} has the token {token!r} with the id {index}, but the model's embedding "
+                f"table has only {rows} rows. Remove the token, or give the tokenizer that the model was trained with.",
             )
 
     def _in_python(self, texts: list[Text]) -> Columns:
-        """Tokenise through transformers, for tokenizers that its Rust library lacks."""
+        """Tokenize with transformers, for tokenizers that the Rust library cannot replace."""
         parts = [list(part) for part in zip(*texts, strict=True)]
         found: Columns = self._tokenizer(
             *parts,
@@ -230,9 +236,9 @@ class TextEncoder:
         return found
 
     def _in_rust(self, rust: Any, texts: list[Text]) -> Columns:
-        """Tokenise through transformers' Rust library directly, in three quarters of the time.
+        """Tokenize with the Rust library directly, in three quarters of the time that transformers takes.
 
-        The library releases Python's global lock, so a model can run meanwhile.
+        The library releases Python's global interpreter lock, so a model can run at the same time.
         """
         if len(texts) == 1:  # without the library's threads, which cost more time than one row
             found = [rust.encode(*texts[0])]
@@ -243,9 +249,9 @@ class TextEncoder:
         return {"input_ids": ids, "attention_mask": ids.ones(), "token_type_ids": types}
 
     def _faithful_rust(self) -> Any:
-        """Return a copy of the Rust tokenizer with the truncation set, or None if transformers gives other ids.
+        """Return a copy of the Rust tokenizer with the truncation set; None if transformers gives other token ids.
 
-        A class of transformers may do more than its Rust tokenizer, such as to normalise texts.
+        They differ if the class in transformers does more than its Rust tokenizer, such as normalizing texts.
         """
         from tokenizers import Tokenizer
 
@@ -266,16 +272,21 @@ class TextEncoder:
 
 
 def batches(tokens: Tokens, *, max_slots: int, rows: Indices | None = None) -> Iterator[Indices]:
-    """Yield batches of rows as the tokens allow, of at most `max_slots` positions with padding.
+    """Yield batches with at most `max_slots` positions each, counting padding.
 
-    They are indices of the tokens' rows, or positions in `rows` if only these are to be batched.
+    A batch is an array of row indices. If `rows` is given, only these rows are batched, and a batch has indices into
+    `rows`. With `tokens.equal_length`, all rows of a batch have the same length.
     """
     plan = equal_length_batches if tokens.equal_length else budget_batches
     return plan(tokens.lengths if rows is None else tokens.lengths[rows], max_slots=max_slots)
 
 
 def batches_of(tokens: Tokens, size: int) -> Iterator[Indices]:
-    """Yield batches of `size` row indices, longest rows first; the last batch, or that of a length, may be smaller."""
+    """Yield batches of `size` row indices, longest rows first; the last batch may be smaller.
+
+    With `tokens.equal_length`, all rows of a batch have the same length, and the last batch of each length may be
+    smaller.
+    """
     order = np.argsort(-tokens.lengths, kind="stable")
     changes = np.flatnonzero(np.diff(tokens.lengths[order])) + 1
     for group in np.split(order, changes) if tokens.equal_length else [order]:
@@ -283,10 +294,10 @@ def batches_of(tokens: Tokens, size: int) -> Iterator[Indices]:
 
 
 def budget_batches(lengths: Indices, *, max_slots: int) -> Iterator[Indices]:
-    """Yield batches of row indices, sorted by length, of at most `max_slots` positions with padding.
+    """Yield batches of row indices, longest rows first, with at most `max_slots` positions each, counting padding.
 
-    A longer row is a batch of its own. The longest rows come first, so that the first batch needs the most memory and
-    no later one makes a memory arena grow.
+    A row of more than `max_slots` tokens is a batch of its own. The first batch needs the most memory, so the memory
+    arena of a runtime does not grow later.
     """
     order = np.argsort(-lengths, kind="stable")
     start = 0
@@ -297,7 +308,7 @@ def budget_batches(lengths: Indices, *, max_slots: int) -> Iterator[Indices]:
 
 
 def equal_length_batches(lengths: Indices, *, max_slots: int) -> Iterator[Indices]:
-    """Yield batches of row indices, each of one length, so that nothing is padded, of at most `max_slots` positions."""
+    """Yield batches of row indices with at most `max_slots` positions each; the rows of a batch have equal lengths."""
     for length in np.unique(lengths):
         rows = np.flatnonzero(lengths == length)
         count = max(1, max_slots // max(1, int(length)))

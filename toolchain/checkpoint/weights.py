@@ -1,4 +1,4 @@
-"""The weights of a checkpoint in PyTorch: loaded in float32, and each one accounted for."""
+"""Loading of a checkpoint into PyTorch in float32, with a check that all weights are used and none is missing."""
 
 from typing import TYPE_CHECKING
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
     from toolchain.checkpoint.model import Source
 
-# Ends of the names of a buffer of older transformers: the constant score of a masked position, -1e4 or -1e9.
+# Ends of the names of a buffer of older transformers versions: the constant score of a masked position, -1e4 or -1e9.
 MASK_VALUES = ".attn.masked_bias", ".attention.masked_bias"
 
 
 def load_as(name: str, source: "Source", *, kind: str, attention: str | None = None) -> "PreTrainedModel":
-    """Load the checkpoint by the auto class `name` of transformers, for which `kind` stands in messages.
+    """Load the checkpoint with the auto class `name` of transformers; `kind` describes the model in error messages.
 
-    PyTorch then runs as many threads as the process may use.
+    As a side effect, PyTorch's number of threads is set to the number of processors that the process may use.
 
     Raises:
         InputError, MachineError: see `load_model`.
@@ -47,7 +47,7 @@ def load_as(name: str, source: "Source", *, kind: str, attention: str | None = N
         raise MachineError(f"{source.folder}: {why_no_package(error)}") from error
     except Exception as error:  # transformers raises various classes for broken files
         why = why_no_model(source.folder, source.config, error, trusted=source.trust_remote_code)
-        raise InputError(f"{source.folder}: cannot be loaded as {kind}: {why}") from error
+        raise InputError(f"{source.folder}: the checkpoint cannot be loaded as {kind}: {why}") from error
     missing = info["missing_keys"]
     if source.pooling:  # the class has a pooler that is trained with a head alone, and nothing reads it
         missing = {name for name in missing if not name.startswith("pooler.")}
@@ -69,10 +69,11 @@ def load_as(name: str, source: "Source", *, kind: str, attention: str | None = N
 
 
 def _config(source: "Source", attention: str | None) -> "PreTrainedConfig":
-    """Return config.json as transformers reads it, without what it says about how the model is run.
+    """Return config.json as transformers reads it, with our own settings for how the model is run.
 
-    The logits are read by name, by the implementation of attention that is asked for, and by no other that this machine
-    may lack. Chunks of the feed-forward layers do not change a logit, and fail on rows that they do not divide.
+    Outputs are returned by name. Attention is computed as `attention` says; the implementation that config.json names
+    may be missing on this machine. Feed-forward layers are not computed in chunks, because chunks do not change the
+    logits, but fail on rows whose length they do not divide.
     """
     from transformers import AutoConfig
 
@@ -83,11 +84,11 @@ def _config(source: "Source", attention: str | None) -> "PreTrainedConfig":
 
 
 def _trained(model: "PreTrainedModel", unused: set[str]) -> set[str]:
-    """Return the unused weights that may have been part of the trained classifier.
+    """Return the unused weights of a checkpoint that may have been part of the trained model.
 
-    Two kinds were not. Old checkpoints have buffers that transformers now computes, such as GPT-2's masks. And a class
-    such as RobertaForSequenceClassification makes its encoder without the pooler, which old checkpoints still have: it
-    is a weight of the encoder alone, as transformers makes it.
+    Two kinds are left out. Old checkpoints have buffers that transformers now computes, such as GPT-2's masks. They may
+    also have the weights of a pooler, which a bare encoder has, but a class such as RobertaForSequenceClassification
+    does not.
     """
     import torch
 
@@ -105,7 +106,7 @@ def _trained(model: "PreTrainedModel", unused: set[str]) -> set[str]:
 
 
 def silence() -> None:
-    """Keep transformers' progress bars and advice off the terminal; it still logs errors."""
+    """Turn off transformers' progress bars and warnings; it still logs errors."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()
