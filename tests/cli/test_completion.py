@@ -63,4 +63,4 @@ def test_the_scripts_of_other_shells_name_every_level(shell, capsys):
 
 def test_a_script_is_not_json(capsys):
     assert main(["completion", "bash", "--json"]) == 2
-    assert "--json: the script is not JSON" in capsys.readouterr().err
+    assert "--json: the script cannot be printed as JSON" in capsys.readouterr().err

@@ -27,19 +27,19 @@ def test_prompts_of_a_table(model, tmp_path, capsys):
     assert [text["prompt"] for text in record["texts"]] == ["a good story", "the sea"]
     assert [run["cache"] for run in record["runs"]] == ["dynamic", "none"]
     assert main([*command, "--max-new-tokens", "4", "--cache", "none,dynamic", "--rounds", "1"]) == 0
-    assert "the counts predict" in capsys.readouterr().out
+    assert "from the number of positions," in capsys.readouterr().out
 
 
 def test_the_bundle_of_an_encoder_is_a_file_of_the_wrong_kind(typed_bundles, capsys):
     assert main(["generate", str(typed_bundles["int8"]), "--prompt", "a"]) == 1
-    assert "not a bundle of a language model. Build one with --task lm." in capsys.readouterr().err
+    assert "does not have a language model. Build one with `toolchain build --task lm`." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
         (["ENCODER", "--prompt", "a"], 1, "not a causal language model: architectures is DistilBertForSequence"),
-        (["MODEL"], 1, "--prompt: no prompt"),
+        (["MODEL"], 1, "--prompt: there is no prompt"),
         (["MODEL", "--prompt", "good", "--prompt", " "], 1, "prompt 2 is empty"),
         (["MODEL", "--prompt", "good", "--max-new-tokens", "30"], 2, "Give --max-new-tokens 29 or less"),
         (["MODEL", "--prompt", "good " * 40], 2, "Give a shorter prompt"),

@@ -95,9 +95,9 @@ def test_under_json_stdout_is_the_record_alone(begin):
         (
             ["--require-energy", "--", "touch", "made"],
             4,
-            "--require-energy: this machine can measure nothing (gpu_board: no",
+            "--require-energy: this machine cannot measure any energy (gpu_board: no",
         ),
-        ([], 4, "power: this machine can measure nothing"),
+        ([], 4, "power: this machine cannot measure any energy"),
         (["no-such-thing"], 1, "no-such-thing: this command does not exist."),
         (["-o", "power.txt", "touch", "made"], 2, "power.txt: its suffix does not name a format."),
         (["--seconds", "nan"], 2, "--seconds nan: the number is not above 0."),

@@ -88,10 +88,10 @@ def test_a_bad_line_ends_with_1(bundle, stdin, capfd):
     ("arguments", "code", "message"),
     [
         (["a good film"], 1, "a good film: no such bundle. Give the bundle first"),
-        (["BUNDLE", "a", "--data", "in.csv"], 2, "--data in.csv: texts are given too"),
+        (["BUNDLE", "a", "--data", "in.csv"], 2, "--data in.csv: texts are given as arguments too"),
         (["BUNDLE", "--data", "nothing.csv"], 1, "nothing.csv: no such file"),
         (["BUNDLE", "a", "-o", "out.txt"], 2, "--output out.txt: the suffix does not name a format"),
-        (["BUNDLE", "--data", "same.csv", "-o", "same.csv"], 2, "this is the file of the texts"),
+        (["BUNDLE", "--data", "same.csv", "-o", "same.csv"], 2, "the texts are read from this file"),
         (["BUNDLE", "--data", "same.csv", "--text-column", "a,b"], 2, "--text-column a,b: the model takes 1"),
         (["BUNDLE", "a", "--gpu", "t4"], 2, "toolchain estimate BUNDLE --gpu NAME"),
     ],

@@ -62,7 +62,7 @@ def test_records_that_cannot_be_compared_are_one_line(measured, tmp_path, capsys
     for other, said in (
         (str(tmp_path / "other.json"), "not a record of a server"),
         (measured("b.json", "--max-new-tokens", "3"), "Measure both with the same --max-new-tokens"),
-        (measured("c.json", "--concurrency", "2"), "no number of streams"),
+        (measured("c.json", "--concurrency", "2"), "no number of streams in common"),
     ):
         assert main(["compare", first, other]) == 1
         assert said in capsys.readouterr().err
@@ -72,7 +72,7 @@ def test_records_that_cannot_be_compared_are_one_line(measured, tmp_path, capsys
     assert main(["compare", str(tmp_path / "silent.json"), first]) == 1
     assert "its server generated no token" in capsys.readouterr().err
     assert main(["compare", first]) == 1
-    assert "a single record" in capsys.readouterr().err
+    assert "this is the only record of a server" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -81,17 +81,21 @@ def test_records_that_cannot_be_compared_are_one_line(measured, tmp_path, capsys
         (["m"], 2, "Give --url http://HOST:PORT"),
         (["--url", "http://h"], 2, "MODEL: none is given"),
         (["m", "--model", "n", "--url", "http://h"], 2, "MODEL: m and n are given"),
-        (["m", "--url", "h:1"], 2, "--url h:1: not the URL of a server"),
+        (["m", "--url", "h:1"], 2, "--url h:1: this is not the URL of a server"),
         (["m", "--url", "http://sk-secret@h"], 2, "contains a name, a key or a query"),
         (["m", "--url", "me:sk-secret@h:1"], 2, "contains a name, a key or a query"),
         (["m", "--url", "http://me:sk-secret@h:port"], 2, "contains a name, a key or a query"),
         (["m", "--url", "http://h", "--concurrency", "8,x"], 2, "--concurrency 8,x: 'x' is not a whole number"),
         (["m", "--url", "http://h", "--concurrency", "0"], 2, "of 1 or more"),
-        (["m", "--url", "http://h", "--devices", "0"], 2, "--devices 0: only with --energy"),
-        (["m", "--url", "http://h", "--timeout", "0"], 2, "--timeout 0: not a time"),
-        (["m", "--url", "http://h", "--device", "cpu"], 2, "--device: cannot be used with --backend openai"),
+        (["m", "--url", "http://h", "--devices", "0"], 2, "--devices 0: this option works only with --energy"),
+        (["m", "--url", "http://h", "--timeout", "0"], 2, "--timeout 0: this is not a time"),
+        (
+            ["m", "--url", "http://h", "--device", "cpu"],
+            2,
+            "--device: this option cannot be used with --backend openai",
+        ),
         (["m", "--url", "http://h", "--token-file", "/none"], 1, "--token-file /none: No such file"),
-        (["m", "--url", "http://127.0.0.1:1"], 4, "no server responds. Start it"),
+        (["m", "--url", "http://127.0.0.1:1"], 4, "no server responds. Start the server"),
         (["m", "--url", "http://192.0.2.1:1", "--require-energy"], 4, "the server is on another machine"),
     ],
 )
@@ -105,12 +109,12 @@ def test_what_cannot_be_used_is_one_line(words, code, said, capsys):
 
 def test_options_of_a_server_need_one(capsys):
     assert main(["generate", "m", "--prompt", "a", "--concurrency", "2"]) == 2
-    assert "--concurrency: only with --backend openai" in capsys.readouterr().err
+    assert "--concurrency: this option works only with --backend openai" in capsys.readouterr().err
 
 
 def test_the_key_of_the_environment_must_be_a_word_and_is_not_shown(url, monkeypatch, capsys):
     monkeypatch.setenv("OPENAI_API_KEY", "sk secret")
     assert main(["generate", "m", "--backend", "openai", "--url", url, "--prompt", "a"]) == 1
     error = capsys.readouterr().err
-    assert "OPENAI_API_KEY: not one word" in error
+    assert "OPENAI_API_KEY: the key is not one word" in error
     assert "secret" not in error

@@ -1,4 +1,4 @@
-"""`toolchain accept`: every check on a machine with a GPU and TensorRT."""
+"""`toolchain accept`: run every check on a machine with a GPU and TensorRT."""
 
 import argparse
 from pathlib import Path
@@ -11,7 +11,7 @@ from toolchain.recipe.groups import CALIBRATION, GATE
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add a recipe, and the options of the bundles that are built."""
+    """Add the arguments: a recipe, and the options for building bundles."""
     add_source(parser, "RECIPE")
     engine = ("device", "batch_size", "seq_len", "buckets", "limit")
     energy = ("energy_window", "energy_windows", "energy_warmup")
@@ -19,13 +19,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run the checks, print them, and refuse a machine on which one failed."""
+    """Run the checks and print them, then raise an error if one failed."""
     from toolchain import accept
     from toolchain.cli.show.accept import accepted
 
     values, place = choices(args)
     if place:
-        raise UsageError(f"{place}: accept builds bundles of its own. Give a recipe (*.toml), or a model with -m.")
+        raise UsageError(
+            f"{place}: accept takes no bundle, because it builds its own. Give a recipe (*.toml) or -m MODEL."
+        )
     recipe = Recipe.make(values)
     folder = Path(recipe.output) if recipe.output else accept.FOLDER
     found = accept.accept(recipe, folder=folder, tell=log.info)

@@ -1,4 +1,4 @@
-"""`toolchain compare`: results row by row, or with --energy bundles by their energy."""
+"""`toolchain compare`: compare results row by row, or, with --energy, bundles by their energy."""
 
 import argparse
 from pathlib import Path
@@ -11,13 +11,13 @@ from toolchain.recipe.groups import GATE
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the results or bundles, the gate, and the options of an energy comparison."""
+    """Add the arguments: results or bundles, the accuracy gate, and the options of an energy comparison."""
     parser.add_argument(
         "results",
         nargs="+",
         metavar="RESULT|BUNDLE",
-        help="the baseline, then candidates; a single one is compared with its FP32 reference; also records of "
-        "`generate --backend openai`",
+        help="the baseline, then candidates; a single result is compared with its FP32 reference; records of "
+        "`generate --backend openai` can be compared too",
     )
     add_options(
         parser,
@@ -45,12 +45,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         dest="backends",
         default="ort",
         metavar="A[,B]",
-        help="the backends that run each bundle, such as torch,ort,trt (default ort)",
+        help="backends to compare, each with every bundle, such as torch,ort,trt (default ort)",
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Compare, print, and refuse a candidate that fails the gate."""
+    """Compare the results and print the comparison, then raise an error if a candidate fails the gate."""
     from toolchain.cli.show.compare import compared
     from toolchain.cli.show.served import compared_served
     from toolchain.diagnose.gate import compare_results, judge
@@ -62,7 +62,8 @@ def run(args: argparse.Namespace) -> None:
     if any(map(is_served, places := [Path(place) for place in args.results])):
         if recipe.max_drop is not None or recipe.wants_energy:
             raise UsageError(
-                "--max-drop, --energy: not for records of a server, whose figures are in them. Leave it out."
+                "--max-drop, --energy: these options do not apply to records of `generate --backend openai`. "
+                "Leave them out."
             )
         emit(args, ServedComparisonList(comparisons=compare_served(places)), compared_served)
         return
@@ -80,7 +81,10 @@ def _run_energy(args: argparse.Namespace, recipe: Recipe) -> None:
     from toolchain.energy.compare.contenders import parse_backends
 
     if recipe.max_drop is not None:
-        raise UsageError("--max-drop: it limits a drop of accuracy, and --energy compares energy. Give one of them.")
+        raise UsageError(
+            "--max-drop: this option limits the accuracy drop, but --energy compares energy only. "
+            "Leave one of them out."
+        )
     places = [Path(place) for place in args.results]
     record = compare_energy(places, parse_backends(args.backends), given(args), log=log.info)
     emit(args, record, compared_energy)

@@ -1,4 +1,4 @@
-"""`toolchain completion`: the script with which a shell completes commands, options and their values."""
+"""`toolchain completion`: print the script with which a shell completes commands, options and their values."""
 
 import argparse
 from collections.abc import Iterator
@@ -15,22 +15,22 @@ PATHS |= {"RECIPE", "BUNDLE", "RESULT", "RECIPE|BUNDLE", "BUNDLE|FILE", "RESULT|
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the shell."""
-    parser.add_argument("shell", choices=SHELLS, help="the shell that reads the script")
+    """Add the argument: the shell."""
+    parser.add_argument("shell", choices=SHELLS, help="the shell that the script is for")
 
 
 def run(args: argparse.Namespace) -> None:
     """Print the script.
 
     Raises:
-        UsageError: JSON is asked for.
+        UsageError: --json is given.
     """
     import shtab
 
     from toolchain.cli import parser
 
     if args.json:
-        raise UsageError("--json: the script is not JSON. Leave it out.")
+        raise UsageError("--json: the script cannot be printed as JSON. Leave the option out.")
     made = parser()
     for action in _actions(made):
         if action.metavar in PATHS:
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    """Yield the arguments of a parser and of its commands."""
+    """Yield the arguments of a parser and of its sub-parsers."""
     for action in parser._actions:
         yield action
         if isinstance(action, argparse._SubParsersAction):

@@ -8,12 +8,14 @@ from toolchain.cli.output import emit, log
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the bundle's folder."""
-    parser.add_argument("-o", "--output", metavar="DIR", help="the bundle (default engines/build/demo-demo-int8)")
+    """Add the option for the folder of the bundle."""
+    parser.add_argument(
+        "-o", "--output", metavar="DIR", help="folder of the bundle (default engines/build/demo-demo-int8)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run the demo."""
+    """Run the demo, and print its results and files."""
     from toolchain.cli.show import results
     from toolchain.workflow import demo
 

@@ -1,4 +1,4 @@
-"""`toolchain doctor`: what this machine has and lacks."""
+"""`toolchain doctor`: list what this machine has and lacks."""
 
 import argparse
 
@@ -6,11 +6,11 @@ from toolchain.cli.output import emit
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add nothing: it looks at everything."""
+    """Add no arguments: the command always checks everything."""
 
 
 def run(args: argparse.Namespace) -> None:
-    """Look at this machine and print what was found."""
+    """Check this machine and print the findings."""
     from toolchain.cli.show.doctor import examined
     from toolchain.diagnose.doctor import examine
     from toolchain.records.doctor import DoctorRecord

@@ -1,4 +1,4 @@
-"""`toolchain estimate`: the least time on a GPU that is not at hand."""
+"""`toolchain estimate`: compute a lower bound of the time on a GPU from its data sheet, without the GPU."""
 
 import argparse
 
@@ -7,14 +7,15 @@ from toolchain.cli.output import emit
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add a bundle, the GPU, and the rows."""
+    """Add the arguments: a bundle, the name of the GPU, and the rows whose mean length is used."""
     add_source(parser, "BUNDLE")
     add_options(parser, ("precision", "data", "split", "task", "text_column", "label_column", "trust", "seed"))
+    parser.add_argument("--gpu", metavar="NAME", required=True, help="name of the GPU: t4, l4, a100-80, h200, ...")
     parser.add_argument(
-        "--gpu", metavar="NAME", required=True, help="GPU of the data sheet: t4, l4, a100-80, h200, ..."
-    )
-    parser.add_argument(
-        "--idle-power", metavar="W", type=float, help="idle power of that GPU, if known: gives a lower bound on energy"
+        "--idle-power",
+        metavar="W",
+        type=float,
+        help="idle power of the GPU, if you know it; gives a lower bound of the energy",
     )
 
 

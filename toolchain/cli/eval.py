@@ -1,4 +1,4 @@
-"""`toolchain eval`: one backend on one task."""
+"""`toolchain eval`: evaluate one backend on one task."""
 
 import argparse
 
@@ -8,7 +8,7 @@ from toolchain.recipe.groups import ENERGY, MLPERF, MODEL_AND_TASK, RUNTIME
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add a recipe or a bundle, and the options of an evaluation."""
+    """Add the arguments: a recipe or a bundle, and the options of an evaluation."""
     add_source(parser, "RECIPE|BUNDLE")
     add_options(
         parser,

@@ -1,4 +1,4 @@
-"""Three command lines for the help page of each command, from the simplest to the most particular."""
+"""Three example command lines for the help page of each command, from simple to advanced."""
 
 EXAMPLES: dict[str, tuple[str, str, str]] = {
     "demo": ("toolchain demo", "toolchain demo -o ./demo-bundle", "toolchain demo --json"),

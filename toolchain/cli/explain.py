@@ -1,4 +1,4 @@
-"""`toolchain explain`: why a graph or an engine is not faster or not as accurate."""
+"""`toolchain explain`: explain why a graph or an engine is slower or less accurate than expected."""
 
 import argparse
 
@@ -7,13 +7,17 @@ from toolchain.cli.output import emit
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add a bundle or an ONNX file, and what of it to explain."""
+    """Add the arguments: a bundle or an ONNX file, and the options that choose the graph or engine to explain."""
     add_source(parser, "BUNDLE|FILE")
     add_options(parser, (*LOOK, "target", "batch_size", "seq_len"))
 
 
 def run(args: argparse.Namespace) -> None:
-    """Explain kernels by compiling them, a plan from its record, or a graph by running it on the CPU."""
+    """Print the explanation of a graph, of an engine, or of the kernels for a GPU.
+
+    A graph is run on the CPU, an engine is explained from its record, and with --target the graph is compiled for the
+    GPU. A language model has explanations of its own.
+    """
     from toolchain.cli.show.explain import explained, explained_plan
     from toolchain.diagnose.explain import explain, explain_plan
     from toolchain.diagnose.probe import open_probe_graph

@@ -1,4 +1,4 @@
-"""`toolchain generate`: text from a causal language model, and its measurement."""
+"""`toolchain generate`: generate text with a causal language model, and measure it."""
 
 import argparse
 from pathlib import Path
@@ -24,17 +24,19 @@ PART_ROWS = 4096
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the checkpoint or bundle, the prompts, and the options."""
-    text = "a causal language model: a checkpoint's folder, a hub id, a bundle of --task lm, or its name in a server"
+    """Add the arguments: the checkpoint or bundle, the prompts, and the options."""
+    text = (
+        "a causal language model: a checkpoint's folder, a hub id, a bundle of --task lm, or the name of a served model"
+    )
     parser.add_argument("model", nargs="?", metavar="MODEL|BUNDLE", help=text)
     parser.add_argument("-m", "--model", dest="named", metavar="MODEL", help="the same as MODEL")
-    parser.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="a prompt; may be given again")
+    parser.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="a prompt; may be repeated")
     parser.add_argument(
         "--data",
         "--prompts",
         dest="table",
         metavar="FILE",
-        help="table of prompts (tsv, csv, json, jsonl, parquet) instead",
+        help="table of prompts (tsv, csv, json, jsonl, parquet), instead of --prompt",
     )
     add_options(parser, ("max_new_tokens", "cache", "batch_size", "rounds", "backend"), Settings)
     served.arguments(parser)
@@ -77,34 +79,36 @@ def _measured(model: "Generator", prompts: list[str], place: str, settings: Sett
 
 
 def _model(*given: str | None) -> str:
-    """Return the one name of a model that was given.
+    """Return the model that was given, either as an argument or with --model.
 
     Raises:
-        UsageError: there is none, or two.
+        UsageError: no model is given, or it is given both ways.
     """
     names = [name for name in given if name is not None]
     if len(names) != 1:
         raise UsageError(
-            f"MODEL: {' and '.join(names) or 'none'} {'are' if names else 'is'} given. Give one, alone or with --model."
+            f"MODEL: {' and '.join(names) or 'none'} {'are' if names else 'is'} given. Give one, as MODEL or with -m."
         )
     return names[0]
 
 
 def _prompts(given: list[str], table: Path | None, column: str | None) -> tuple[list[str], str]:
-    """Return the prompts, and where they come from.
+    """Return the prompts, and their source for messages: `--prompt`, or the path of the table.
 
     Raises:
-        UsageError: prompts are given twice, or a column without a table.
+        UsageError: there are both prompts and a table, or a column without a table.
         InputError: the table does not exist or cannot be read.
     """
     from toolchain.data.rows import read_texts
 
     if table is None:
         if column:
-            raise UsageError(f"--text-column {column}: there is no table. Give one with --data, or leave it out.")
+            raise UsageError(
+                f"--text-column {column}: there is no table. Give one with --data, or leave this option out."
+            )
         return given, "--prompt"
     if given:
         raise UsageError(f"--data {table}: --prompt is given too. Leave one of them out.")
     if not table.is_file():
-        raise InputError(f"{table}: no such file. Give one file with prompts.")
+        raise InputError(f"{table}: no such file. Give a table of prompts.")
     return [text for part in read_texts(table, [column or "text"], rows=PART_ROWS) for (text,) in part], str(table)

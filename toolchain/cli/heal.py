@@ -1,4 +1,4 @@
-"""`toolchain heal`: the weights of a bundle's INT8 graphs, rounded anew to give FP32's logits."""
+"""`toolchain heal`: round the weights of a bundle's INT8 graphs again, to bring their logits closer to FP32's."""
 
 import argparse
 
@@ -8,16 +8,18 @@ from toolchain.recipe.groups import GATE
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the INT8 bundle, the length of a training, its rows and the gate."""
+    """Add the arguments: the INT8 bundle, how long to train, the rows, and the accuracy gate."""
     add_source(parser, "BUNDLE")
-    parser.add_argument("--steps", type=int, metavar="N", help="steps of training after the rounding (default 0)")
-    parser.add_argument("--minutes", type=float, metavar="M", help="minutes of training instead of steps")
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="number of training steps after the rounding (default 0)"
+    )
+    parser.add_argument("--minutes", type=float, metavar="M", help="minutes of training, instead of --steps")
     add_options(parser, ("data", "calib_data", "split", *GATE, "seed", "force", "trust"))
     add_options(parser, ("allow_pickle", "trust_remote_code", "ignore_unused"))
 
 
 def run(args: argparse.Namespace) -> None:
-    """Heal, print the record, then refuse a failed gate."""
+    """Round the weights again and print the record, then raise an error if the accuracy gate failed."""
     from toolchain.bundle import last_bundle
     from toolchain.cli.show.heal import healed
     from toolchain.distill.heal import heal, judge_healed

@@ -17,10 +17,10 @@ Value = TypeVar("Value")
 
 
 class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]  # StreamHandler is generic for type checkers alone
-    """A handler that looks up `sys.stderr` for each record, because a progress bar replaces it while it is drawn.
+    """A log handler that looks up `sys.stderr` for each record.
 
-    A command may read the same rows several times, and each of its warnings is shown once. A service runs for long,
-    and its warnings are events.
+    A progress bar replaces `sys.stderr` while it is drawn. A command shows each warning once, although it may read the
+    same rows several times. A service shows all of its warnings, because each is an event of its own.
     """
 
     def __init__(self) -> None:
@@ -41,13 +41,16 @@ class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]  # StreamHandler
 
 
 class Plain:
-    """A text stream that writes `printable` text: labels, columns and messages may come from somebody else."""
+    """A text stream that escapes control characters (`printable`).
+
+    Labels, columns and messages may come from files of other people.
+    """
 
     def __init__(self, stream: Any) -> None:  # sys.stdout may be any stream
         self.stream = stream
 
     def write(self, text: str) -> int:
-        """Write a text, and return its length."""
+        """Write a text, and return its length before control characters are escaped."""
         self.stream.write(printable(text))
         return len(text)
 
@@ -56,9 +59,10 @@ class Plain:
 
 
 def open_standard_files() -> None:
-    """Open /dev/null in the place of each standard file that is closed.
+    """Open /dev/null in place of stdin, stdout or stderr if it is closed.
 
-    Otherwise the next socket or file gets its number, and what a library writes to stdout or stderr goes there.
+    Otherwise, the next file or socket would get the descriptor of the closed file, and what a library writes to stdout
+    or stderr would end up in it.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
@@ -69,7 +73,7 @@ def open_standard_files() -> None:
 
 
 def set_up_logging(verbosity: int) -> None:
-    """Log to stderr: debugging for 1 and more, progress for 0, warnings for -1 and less."""
+    """Log to stderr. The level is DEBUG if `verbosity` is 1 or more, INFO if it is 0, and WARNING if it is negative."""
     level = {-1: logging.WARNING, 0: logging.INFO}.get(max(verbosity, -1), logging.DEBUG)
     log.handlers[:] = [_Stderr()]
     log.setLevel(level)
@@ -77,7 +81,7 @@ def set_up_logging(verbosity: int) -> None:
 
 
 def emit(args: argparse.Namespace, value: Value, show: Callable[[Value], None]) -> None:
-    """Print a record: with --json as one JSON object, else as `show` prints it for a person."""
+    """Print a record: with --json as one JSON object, else by calling `show`, which prints it for people."""
     with still():
         if args.json:
             print(json.dumps(value, indent=2, ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""`toolchain profile`: time and energy by part of the model."""
+"""`toolchain profile`: measure time and energy of each part of the model."""
 
 import argparse
 from pathlib import Path
@@ -12,7 +12,10 @@ WINDOW_S = 10.0
 
 
 def profile(args: argparse.Namespace) -> None:
-    """Profile a target, with --energy its energy as well; or read a report of Nsight Systems."""
+    """Print the time of each part of a model, with --energy also its energy.
+
+    With --nsys, print the times in a report of Nsight Systems instead.
+    """
     from toolchain.cli.show.profile import from_nsys, profiled
     from toolchain.profile import profile
     from toolchain.profile.nsys import read_nsys
@@ -38,8 +41,10 @@ def profile(args: argparse.Namespace) -> None:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
+    """Add the arguments: a bundle, and the options of a profile."""
     add_source(parser, "BUNDLE")
     add_options(parser, (*LOOK, "precision", "split", "allow_pickle", "energy", "energy_window"))
-    parser.add_argument("--trace", metavar="FILE", help="write the profiled calls as a Chrome trace, for Perfetto")
-    parser.add_argument("--nsys", metavar="FILE", help="read a report of Nsight Systems (.nsys-rep or .csv) instead")
+    parser.add_argument(
+        "--trace", metavar="FILE", help="write the profiled calls as a Chrome trace, which Perfetto opens"
+    )
+    parser.add_argument("--nsys", metavar="FILE", help="show a report of Nsight Systems (.nsys-rep or .csv) instead")

@@ -1,4 +1,4 @@
-"""`toolchain push`: a bundle with a model card on a hub."""
+"""`toolchain push`: upload a bundle with a model card to a hub."""
 
 import argparse
 from pathlib import Path
@@ -7,14 +7,14 @@ from toolchain.cli.output import emit
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the bundle, the repository, and what is done with them."""
+    """Add the arguments: the bundle, the repository, and what to upload, write or list."""
     add = parser.add_argument
     add("bundle", metavar="BUNDLE", help="folder of the bundle")
-    add("repository", metavar="USER/NAME", help="repository on the hub; it is created as a private one")
-    add("--public", action="store_true", help="create the repository as a public one, or upload to a public one")
-    add("-o", "--output", metavar="DIR", help="write the folder here, and upload nothing")
-    add("--dry-run", action="store_true", help="list the files, and write and upload nothing")
-    add("--trust", metavar="DIGEST", help="digest that the bundle must have")
+    add("repository", metavar="USER/NAME", help="repository on the hub; a new one is private")
+    add("--public", action="store_true", help="create a public repository, or upload to an existing public one")
+    add("-o", "--output", metavar="DIR", help="write the folder for the hub to DIR, and upload nothing")
+    add("--dry-run", action="store_true", help="only list the files; write and upload nothing")
+    add("--trust", metavar="DIGEST", help="digest that the bundle must have (sha256 in its bundle.json)")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""`toolchain report`: results side by side."""
+"""`toolchain report`: put results side by side."""
 
 import argparse
 from pathlib import Path
@@ -9,8 +9,8 @@ from toolchain.errors import UsageError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the results, the format, and the file to write."""
-    parser.add_argument("-o", "--output", metavar="PATH", help="the file (default stdout)")
+    """Add the arguments: the results, the format, and the file to write."""
+    parser.add_argument("-o", "--output", metavar="PATH", help="file to write (default stdout)")
     parser.add_argument(
         "results",
         nargs="+",
@@ -22,7 +22,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         choices=("md", "html", "csv", "json", "optimum-benchmark"),
         help="format (default: by the suffix of -o, else md)",
     )
-    parser.add_argument("--to", metavar="mlflow[:URI]|wandb", help="write each result to MLflow or W&B once")
+    parser.add_argument(
+        "--to",
+        metavar="mlflow[:URI]|wandb",
+        help="log the results to MLflow or W&B instead; each result is logged only once",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -51,11 +55,13 @@ def _track(args: argparse.Namespace) -> None:
     from toolchain.report.tracking import track
 
     if args.output or args.format:
-        raise UsageError("--to: it writes no report. Leave -o and --format out, or call report twice.")
+        raise UsageError(
+            "--to: no report is written with this option. Leave out -o and --format, or run `toolchain report` twice."
+        )
     tracked = track(find_material(map(Path, args.results)).results, args.to)
     new = sum(run["state"] == "written" for run in tracked["runs"])
     emit(
         args,
         tracked,
-        lambda _: put(f"{new} of {len(tracked['runs'])} results were new, and are now in {tracked['to']}"),
+        lambda _: put(f"{new} of {len(tracked['runs'])} results were new, and were written to {tracked['to']}"),
     )

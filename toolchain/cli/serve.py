@@ -1,4 +1,4 @@
-"""`toolchain serve`: the standalone service. It runs until a signal ends it."""
+"""`toolchain serve`: serve a bundle over HTTP and gRPC until a signal ends it."""
 
 import argparse
 import asyncio
@@ -20,16 +20,20 @@ if TYPE_CHECKING:
 
 # Option -> its field in serve/limits.py, its metavar and its help text.
 LIMITS = {
-    "max_batch": ("max_batch", "ROWS", "rows of one request"),
-    "max_queue": ("max_queue", "ROWS", "rows that may wait; a request above it is refused with 503"),
-    "max_characters": ("max_characters", "N", "characters of one text"),
-    "max_body": ("max_body_bytes", "BYTES", "size of a request's body, both compressed and decompressed"),
-    "timeout": ("timeout_s", "S", "longest time that a request may wait in the queue, in seconds"),
+    "max_batch": ("max_batch", "ROWS", "maximum number of rows in one request"),
+    "max_queue": (
+        "max_queue",
+        "ROWS",
+        "maximum number of rows in the queue; a request that exceeds it is refused with 503",
+    ),
+    "max_characters": ("max_characters", "N", "maximum number of characters in one text"),
+    "max_body": ("max_body_bytes", "BYTES", "maximum size of a request's body, both compressed and decompressed"),
+    "timeout": ("timeout_s", "S", "maximum time that a request may wait in the queue, in seconds"),
 }
 
 
 def serve(args: argparse.Namespace) -> None:
-    """Serve a bundle until a signal."""
+    """Serve a bundle until SIGINT, SIGTERM or SIGHUP."""
     try:
         import uvloop
 
@@ -83,7 +87,7 @@ def _options(args: argparse.Namespace) -> "ServerOptions":
 
 
 def _print_endpoints(args: argparse.Namespace, endpoints: "Endpoints") -> None:
-    """Log the addresses to stderr, and with --json print them to stdout."""
+    """Log the addresses of the service to stderr; with --json, also print them to stdout."""
     token = f"""-H "Authorization: Bearer $(cat {args.token_file})" """ if args.token_file else ""
     log.info("%s is served. Ctrl-C ends it.", endpoints["name"])
     log.info("  page     %s/", endpoints["http"])
@@ -97,7 +101,7 @@ def _print_endpoints(args: argparse.Namespace, endpoints: "Endpoints") -> None:
 
 
 def serve_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that only `serve` has."""
+    """Add the arguments of `serve`."""
     parser.add_argument("bundle", metavar="BUNDLE", help="folder of the bundle")
     add = group(parser, "addresses").add_argument
     add(
@@ -112,16 +116,16 @@ def serve_arguments(parser: argparse.ArgumentParser) -> None:
             type=_port,
             default=port,
             metavar="PORT",
-            help=f"port of the {name} server (default {port}; 0 is any free one)",
+            help=f"port of the {name} server (default {port}; 0 means any free port)",
         )
     add("--no-grpc", action="store_true", help="serve HTTP only")
-    add("--name", metavar="NAME", help="name of the model in requests (default the checkpoint's)")
+    add("--name", metavar="NAME", help="name of the model in requests (default: the checkpoint's name)")
     add_options(parser, ("backend", "device", "file", "threshold", "cuda_graphs"))
     group(parser, "where it runs").add_argument(
         "--instances",
         type=_above_zero,
         metavar="N",
-        help="engines that run side by side (default 1; on a CPU one for each processor, up to 4)",
+        help="number of engines that run side by side (default 1; on a CPU one for each processor, up to 4)",
     )
     add_cache(group(parser, "where it runs"))
     add = group(parser, "limits").add_argument
@@ -140,28 +144,28 @@ def serve_arguments(parser: argparse.ArgumentParser) -> None:
         type=_seconds,
         default=5.0,
         metavar="S",
-        help="seconds for which requests are still answered after SIGTERM (default 5)",
+        help="seconds for which new requests are still answered after SIGTERM (default 5)",
     )
     _add_access(parser)
 
 
 def add_cache(parser: argparse._ActionsContainer) -> None:
-    """Add the option for the cache of answers."""
+    """Add the option --cache, the size of the cache of logits."""
     parser.add_argument(
         "--cache",
         type=_above_zero,
         metavar="ROWS",
-        help="keep the answers to the last ROWS different rows in memory, and answer these without the model "
+        help="cache the results of the last ROWS different rows in memory, so that the model does not run them again "
         "(default off)",
     )
 
 
 def _add_access(parser: argparse.ArgumentParser) -> None:
-    """Add what clients and the bundle are trusted with."""
+    """Add the options for the token, TLS, and the digest that the bundle must have."""
     add = group(parser, "trust").add_argument
-    add("--token-file", metavar="FILE", help="require the token in FILE from clients: Authorization: Bearer TOKEN")
+    add("--token-file", metavar="FILE", help="require clients to send the token in FILE: Authorization: Bearer TOKEN")
     add("--tls-cert", metavar="FILE", help="serve with TLS; FILE is the certificate chain, PEM")
-    add("--tls-key", metavar="FILE", help="key of the certificate, PEM")
+    add("--tls-key", metavar="FILE", help="private key of the certificate, PEM")
     add_options(parser, ("trust",))
 
 

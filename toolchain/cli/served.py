@@ -1,4 +1,4 @@
-"""`toolchain generate --backend openai`: a language model that another program serves."""
+"""`toolchain generate --backend openai`: measure a language model that another program serves."""
 
 import argparse
 from contextlib import ExitStack
@@ -22,33 +22,39 @@ ELSEWHERE = "server_elsewhere"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a server."""
+    """Add the options for a server."""
     parser.add_argument(
-        "--url", metavar="URL", help="address of the server (openai): http://HOST:PORT[/v1/completions]"
+        "--url", metavar="URL", help="address of the server, for --backend openai: http://HOST:PORT[/v1/completions]"
     )
     add_options(parser, ("token_file",))
     add_options(parser, ("concurrency", "devices", "timeout"), ServedSettings)
 
 
 def check(args: argparse.Namespace) -> None:
-    """Refuse options that are about something else.
+    """Check that each given option can be used with the chosen backend.
+
+    The options of a server need --backend openai. This backend does not take some of the other options.
 
     Raises:
-        UsageError: naming the option.
+        UsageError: an option does not fit; the message names it.
     """
     served = args.backend == "openai"
     if served and not args.url:
-        raise UsageError("--backend openai: needs a server. Give --url http://HOST:PORT.")
+        raise UsageError("--backend openai: this backend needs a server. Give --url http://HOST:PORT.")
     wrong = [name for name in (NOT_OWN if served else OWN) if getattr(args, name, None) is not None]
     if wrong:
-        what = "cannot be used with --backend openai" if served else "only with --backend openai"
-        raise UsageError(f"{flag(wrong[0])}: {what}. {'Leave it out' if served else 'Add it, or leave this out'}.")
+        what, advice = "this option works only with --backend openai", "Add that option, or leave this one out"
+        if served:
+            what, advice = "this option cannot be used with --backend openai", "Leave it out"
+        raise UsageError(f"{flag(wrong[0])}: {what}. {advice}.")
     if args.devices and not (args.energy or args.require_energy):
-        raise UsageError(f"--devices {args.devices}: only with --energy. Add it, or leave this out.")
+        raise UsageError(
+            f"--devices {args.devices}: this option works only with --energy. Add that option, or leave this one out."
+        )
 
 
 def run(args: argparse.Namespace, prompts: list[str], place: str, recipe: Recipe) -> None:
-    """Measure the served model, and print its replies and figures."""
+    """Measure the served model, and print its replies and the figures."""
     from toolchain.cli.show.served import served
     from toolchain.generate.served.endpoint import Endpoint, read_key
     from toolchain.generate.served.measure import run as measure
@@ -66,7 +72,9 @@ def run(args: argparse.Namespace, prompts: list[str], place: str, recipe: Recipe
 def _energy(
     host: str, settings: ServedSettings, recipe: Recipe, stack: ExitStack
 ) -> "tuple[Measure | None, str, list[str]]":
-    """Return what measures the GPUs, or None and why not; and the names of the GPUs.
+    """Return the function that measures the energy of the GPUs, a reason code, and the names of the GPUs.
+
+    The function is None if the energy is not measured, and the code says why; otherwise the code is empty.
 
     Raises:
         MachineError: --require-energy is given, and one of the GPUs cannot be measured.

@@ -1,4 +1,7 @@
-"""`toolchain ship KIND`. To add a kind, write its two functions and add its line to KINDS."""
+"""`toolchain ship KIND`: write the files with which a server serves a bundle.
+
+To add a kind, write its two functions and add its line to KINDS.
+"""
 
 import argparse
 from collections.abc import Callable
@@ -30,7 +33,7 @@ def _triton(args: argparse.Namespace) -> None:
         _lint(args)
         return
     if not args.output:
-        raise UsageError("--output: missing. Name the folder of the model repository with -o DIR.")
+        raise UsageError("--output: the option is missing. Name the folder of the model repository with -o DIR.")
     emit(args, ship(_bundle(args), Path(args.output), Options(**given(args, Options)), trust=args.trust), shipped)
 
 
@@ -39,7 +42,7 @@ def _lint(args: argparse.Namespace) -> None:
     from toolchain.ship.lint import lint, require_no_errors
 
     if args.source or args.output:
-        raise UsageError(f"--lint {args.lint}: only checks a repository and makes none. Remove BUNDLE and -o.")
+        raise UsageError(f"--lint {args.lint}: this option checks an existing repository. Leave BUNDLE and -o out.")
     found = lint(Path(args.lint))
     emit(args, found, linted)
     require_no_errors(found)
@@ -53,8 +56,10 @@ def _triton_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", metavar="DIR", help="folder of the model repository; other models in it are kept"
     )
     add_options(parser, Options.names(), Options)
-    parser.add_argument("--trust", metavar="DIGEST", help="digest that the bundle must have")
-    parser.add_argument("--lint", metavar="DIR", help="check an existing repository for faults instead")
+    parser.add_argument(
+        "--trust", metavar="DIGEST", help="digest that the bundle must have (sha256 in its bundle.json)"
+    )
+    parser.add_argument("--lint", metavar="DIR", help="check the repository DIR for faults, and write nothing")
 
 
 def _service(args: argparse.Namespace) -> None:
@@ -62,7 +67,7 @@ def _service(args: argparse.Namespace) -> None:
     from toolchain.ship.service import ship_service
 
     if not args.output:
-        raise UsageError("--output: missing. Name the folder of the service with -o DIR.")
+        raise UsageError("--output: the option is missing. Name the folder of the service with -o DIR.")
     emit(args, ship_service(_bundle(args), Path(args.output), **_choices(args)), packed)
 
 
@@ -88,10 +93,12 @@ def _service_arguments(parser: argparse.ArgumentParser) -> None:
     from toolchain.ship.service import BASES
 
     parser.add_argument("source", nargs="?", metavar="BUNDLE", help="folder of a bundle (default: the last one built)")
-    parser.add_argument("--name", metavar="NAME", help="the model name for clients (default: the checkpoint's)")
+    parser.add_argument("--name", metavar="NAME", help="the model's name for clients (default: the checkpoint's name)")
     parser.add_argument("--backend", choices=BASES, default="ort", help="runtime of the service (default ort)")
     add_cache(parser)
-    parser.add_argument("--trust", metavar="DIGEST", help="digest that the bundle must have")
+    parser.add_argument(
+        "--trust", metavar="DIGEST", help="digest that the bundle must have (sha256 in its bundle.json)"
+    )
 
 
 def _folder_arguments(parser: argparse.ArgumentParser) -> None:
@@ -107,7 +114,7 @@ def _image_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 KINDS = {
-    "triton": Kind(_triton, "a Triton model repository: text in, label out", _triton_arguments),
+    "triton": Kind(_triton, "a Triton model repository that takes texts and returns labels", _triton_arguments),
     "service": Kind(_service, "a folder for `docker compose up` that serves the bundle", _folder_arguments),
     "image": Kind(_image, "the same service as a container image, built with Docker", _image_arguments),
 }
@@ -121,11 +128,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         its.set_defaults(kind=kind.run)
         unset = argparse.SUPPRESS  # keeps the value that was given before the kind
         its.add_argument("--json", action="store_true", default=unset, help="print the result as one JSON object")
-        its.add_argument("-v", "--verbose", action="count", default=unset, help="show more, and tracebacks")
+        its.add_argument("-v", "--verbose", action="count", default=unset, help="show debug messages and tracebacks")
         its.add_argument("-q", "--quiet", action="count", default=unset, help="show warnings and errors only")
         kind.arguments(its)
 
 
 def ship(args: argparse.Namespace) -> None:
-    """Run the chosen kind."""
+    """Run the function of the kind that was given."""
     args.kind(args)

@@ -1,4 +1,4 @@
-"""`toolchain tune`: which GEMMs to exclude from INT8."""
+"""`toolchain tune`: find which GEMMs to exclude from INT8."""
 
 import argparse
 
@@ -14,7 +14,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Search, write a recipe, and print what was found."""
+    """Search for the GEMMs to exclude, write a recipe that excludes them, and print the result."""
     from toolchain.cli.show.tune import tuned
     from toolchain.diagnose.tune import tune
 

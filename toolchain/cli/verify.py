@@ -1,4 +1,4 @@
-"""`toolchain verify`: batch, padding and order must change no logits; parity with FP32."""
+"""`toolchain verify`: check that batch, padding and order change no logits, and compare the logits with FP32."""
 
 import argparse
 
@@ -7,13 +7,13 @@ from toolchain.cli.output import emit
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add a bundle or an ONNX file, and what of it to verify."""
+    """Add the arguments: a bundle or an ONNX file, and the options that choose the graph or engine to verify."""
     add_source(parser, "BUNDLE|FILE")
     add_options(parser, (*LOOK, "precision", "attention", "compile", "cuda_graphs", "allow_pickle"))
 
 
 def run(args: argparse.Namespace) -> None:
-    """Verify, print every case, and refuse an artefact that fails one."""
+    """Run the checks and print every case, then raise an error if a case failed."""
     from toolchain.cli.show.verify import verified
     from toolchain.diagnose.probe import open_probe_graph
     from toolchain.diagnose.verify import judge, verify

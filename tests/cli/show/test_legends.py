@@ -24,8 +24,8 @@ RECORD: dict[str, Any] = {
 GEMM = {"name": "layer.0.lin1", "snr_db": 21.0, "macs": 0.1, "reason": None, "integers": True, "on_this_cpu": True}
 TABLES = [
     ({"products": [GEMM | {"reason": "no range"}]}, "GEMMs: matrix products"),
-    ({"products": [GEMM]}, "signal to noise: of its output"),
-    ({"clipped": [{"tensor": "a", "share": 0.1, "reach": 2.0}]}, "range: of the calibration"),
+    ({"products": [GEMM]}, "signal to noise: of the GEMM's output"),
+    ({"clipped": [{"tensor": "a", "share": 0.1, "reach": 2.0}]}, "range: the calibration range"),
     ({"float16": [{"tensor": "a", "amax": 9.0, "share": 0.1}]}, "65,504: the largest number of float16"),
 ]
 

@@ -50,8 +50,9 @@ def test_nothing_measured_shows_no_number(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_device_that_is_missing_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    recorded(RECORD | {"components": {"gpu_board": BOARD | {"detail": "not of all its devices: mig_shared"}}})
-    assert "nvml_counter, not of all its devices: mig_shared" in capsys.readouterr().err
+    detail = "not all its devices could be measured: mig_shared"
+    recorded(RECORD | {"components": {"gpu_board": BOARD | {"detail": detail}}})
+    assert f"nvml_counter, {detail}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("values", "expected"), [([0, 4, 8], "▁▅█"), ([0, 0], "▁▁"), ([5, 5], "██"), ([], "")])

@@ -1,6 +1,7 @@
-"""Output for a person on the terminal: tables first, then the next step.
+"""Printing of records on the terminal for people: tables first, then the suggested next command.
 
-There is one module for each kind of record. Only the command line calls them; what they share is here.
+There is one module for each kind of record. Only the command line calls these modules. This file has the functions that
+they share.
 """
 
 import os
@@ -32,9 +33,9 @@ BUSY = "This machine was busy with other work: do not rely on these times. Measu
 
 
 class _Console(Console):
-    """A console that prints each text as `printable`; headings are bold on a terminal unless NO_COLOR is set.
+    """A console that escapes control characters in each text. Headings are bold on a terminal unless NO_COLOR is set.
 
-    It makes the texts printable itself and passes `Plain` by, which would print the escape sequences of bold as text.
+    It escapes the texts itself and writes past `Plain`, which would also escape the codes that make headings bold.
     """
 
     def __init__(self, *, stderr: bool) -> None:
@@ -48,16 +49,19 @@ class _Console(Console):
         )
 
     def render_str(self, text: str, **options: Any) -> Text:  # the options of rich
-        """Return a text for rich, which calls this for each string: titles, headings, cells and lines."""
+        """Return a text with control characters escaped.
+
+        rich calls this for each string that it prints: titles, headings, cells and lines.
+        """
         return super().render_str(printable(text), **options)
 
 
 def put(*things: object, stderr: bool = False) -> None:
-    """Print things; to stderr if stdout belongs to another command.
+    """Print texts and tables to stdout, or to stderr if stdout belongs to another command.
 
     A table that is wider than the terminal loses its empty columns and wide gaps, and the text in its cells is wrapped.
-    If that is not enough, it is printed row by row, one cell a line. Text is wrapped between words; a command to copy
-    is not wrapped.
+    If that is not enough, the table is printed row by row, one cell per line. Text is wrapped between words; a command
+    to copy is not wrapped.
     """
     console = _Console(stderr=stderr)
     terminal = console.width if console.is_terminal else WIDTH
@@ -77,7 +81,10 @@ def put(*things: object, stderr: bool = False) -> None:
 
 
 def _wrapped(text: str, width: int, *, hang: int = 2) -> str:
-    """Return a line of text wrapped between words; further lines are indented by its own indentation and `hang`."""
+    """Return a line of text, wrapped between words to `width` characters. A command is not wrapped.
+
+    Further lines are indented `hang` characters more than the first.
+    """
     text = printable(text)  # first, because control characters may count as blanks
     if COMMAND.search(text):
         return text
@@ -90,7 +97,10 @@ def _drop_empty_columns(table: Table) -> None:
 
 
 def _least_width(table: Table) -> int:
-    """Return the fewest characters in which a table holds whole words, and whole cells where they must not wrap."""
+    """Return the smallest width, in characters, in which a table fits without breaking a word.
+
+    Cells of columns that must not wrap are not broken either.
+    """
     _, right, _, left = table.padding
     between = len(table.columns) - 1 + 2 * table.show_edge
     return sum(_least(column) + left + right for column in table.columns) + between
@@ -106,7 +116,10 @@ def _texts(column: Column) -> list[str]:
 
 
 def _blocks(table: Table, width: int) -> str:
-    """Return a table as text: a row begins with its first cell, and each other cell that says something is a line."""
+    """Return a table as text that has one line for each cell.
+
+    A row begins with its first cell. Its other cells follow, each with its heading; empty cells are left out.
+    """
     headings, *rows = zip(*(_texts(column) for column in table.columns), strict=True)
     headings = tuple(heading.replace("\n", " ") for heading in headings)
     longest = max(map(len, headings))
@@ -122,13 +135,16 @@ def _blocks(table: Table, width: int) -> str:
 
 
 def titled(title: str, *, narrow: bool = False) -> Table:
-    """Return a table without columns; `narrow` reduces the padding, for tables with many columns."""
+    """Return an empty table with a title; `narrow` reduces the padding, for tables with many columns."""
     padding = (0, 1, 0, 0) if narrow else (0, 1)
     return Table(title=title, title_justify="left", box=SIMPLE, padding=padding, show_edge=not narrow)
 
 
 def folded(names: list[str]) -> list[str]:
-    """Return node names; those that differ in the number of their layer are one, with a count: `layer.*.lin2 (6)`."""
+    """Return node names, in which names that differ only in the number of their layer are merged into one.
+
+    `layer.*.lin2 (6)` stands for six such names.
+    """
     found: dict[str, list[str]] = {}
     for name in names:
         found.setdefault(re.sub(r"\.\d+\.", ".*.", name), []).append(name)

@@ -1,4 +1,4 @@
-"""The checks of an acceptance."""
+"""Show the checks of `toolchain accept` on the terminal."""
 
 from toolchain.cli.show import put, titled
 from toolchain.records.accept import AcceptRecord
@@ -11,4 +11,4 @@ def accepted(record: AcceptRecord) -> None:
         table.add_column(heading, justify="right" if heading == "s" else "left")
     for check in record["checks"]:
         table.add_row(check["name"], check["outcome"], check["detail"], f"{check['seconds']:g}")
-    put(table, f"send in: {' and '.join(record['files'])}")
+    put(table, f"files of the report, to send in: {' and '.join(record['files'])}")

@@ -1,5 +1,6 @@
-"""The record of a build."""
+"""Show the record of a build on the terminal."""
 
+from toolchain.base.amounts import counted
 from toolchain.bundle import typed_view
 from toolchain.cli.show import folded, put
 from toolchain.cli.show.compare import compared
@@ -31,7 +32,7 @@ def _put_steps(record: BuildRecord) -> None:
     put(f"{record['bundle']}: {', '.join(record['done'])} done{unchanged}")
     if "export" in record:
         parity = record["export"]["parity"]
-        put(f"  model.onnx differs from PyTorch by at most {parity['max_abs_logit_difference']:.1e}")
+        put(f"  the logits of model.onnx differ from PyTorch's by at most {parity['max_abs_logit_difference']:.1e}")
     if "half" in record:
         put(*_beyond("model.fp16.onnx", record["half"]))
     if "cuda" in record:
@@ -45,16 +46,21 @@ def _put_steps(record: BuildRecord) -> None:
 
 
 def _beyond(file: str, record: Float16Record) -> list[str]:
-    """Return a line about the tensors that do not fit float16, or nothing if all do."""
+    """Return a line about the tensors that stay in float32, or nothing if all fit into float16."""
     beyond = record.get("beyond_float16")
     if not beyond:
         return []
     largest = f"{beyond[0]['tensor']} reaches {beyond[0]['amax']:.2g}"
-    return [f"  {file}: float32 around {len(beyond)} tensors that float16 does not hold ({largest})"]
+    return [
+        f"  {file}: {counted(len(beyond), 'tensor')} in float32, whose values may exceed float16's range ({largest})"
+    ]
 
 
 def _quantized(record: QuantizeRecord) -> list[str]:
-    """Return the GEMMs that are excluded from quantization, and how many run in integers on this CPU."""
+    """Return lines about the GEMMs of a quantized graph.
+
+    They say which GEMMs are excluded from quantization, and how many run in integers on this CPU.
+    """
     typed, view = typed_view(record)
     lines = [f"  excluded from quantization: {', '.join(folded(view['kept']))}"] if view["kept"] else []
     lines += _beyond(typed, view)
@@ -62,13 +68,13 @@ def _quantized(record: QuantizeRecord) -> list[str]:
         lines.append(f"  warning: {typed}: {describe_sums(sums)}")
     for file, found in record["products_on_cpu"].items():
         total = found["integer"] + found["float"]
-        purpose = "" if ".cpu." in file else ", because the graph is made for GPUs"
-        lines.append(f"  {file}: {found['integer']} of {total} GEMMs in integers on this CPU{purpose}")
+        purpose = "" if ".cpu." in file else " (this graph is made for GPUs)"
+        lines.append(f"  {file}: {found['integer']} of {total} GEMMs run in integers on this CPU{purpose}")
     return lines
 
 
 def _engine(record: PlanRecord) -> list[str]:
-    """Return the facts of an engine, and the counts of its layers."""
+    """Return lines about an engine: its size and build time, and the counts of its layers."""
     layers = record["layers"]
     gpu = record["gpu"] or f"compute capability {record['sm'] // 10}.{record['sm'] % 10}"
     lines = [
@@ -80,9 +86,9 @@ def _engine(record: PlanRecord) -> list[str]:
         found, kind = (layers.get("fp8_products", 0), "FP8") if fp8 else (layers["int8_products"], "INT8")
         lines.append(
             f"  {layers['layers']} layers: {found} of {layers['products']} GEMMs in {kind}, "
-            f"{layers['fused_attention']} fused attentions, {layers['reformats']} changes of format"
+            f"{layers['fused_attention']} fused attentions, {layers['reformats']} reformat layers"
         )
-    return lines + [f"  not as the graph asks: {line}" for line in folded(record.get("not_as_asked", []))]
+    return lines + [f"  the engine differs from the graph: {line}" for line in folded(record.get("not_as_asked", []))]
 
 
 def _chosen_method(record: CalibrateRecord) -> list[str]:
@@ -93,6 +99,6 @@ def _chosen_method(record: CalibrateRecord) -> list[str]:
     smoothing = "no smoothing" if best["smooth"] is None else f"smoothing {best['smooth']:g}"
     divergence = f"KL {best['kl']:.2g}, " if best["kl"] is not None else ""
     return [
-        f"  ranges: {best['method']}, {smoothing}: the nearest to FP32 of {len(others) + 1} on "
-        f"{record['chosen_on']['rows']} train rows ({divergence}logits differ by {best['rms']:.2g})"
+        f"  calibration: {best['method']} with {smoothing} is the closest to FP32 of {len(others) + 1} methods on "
+        f"{record['chosen_on']['rows']} train rows ({divergence}RMS difference of the logits {best['rms']:.2g})"
     ]

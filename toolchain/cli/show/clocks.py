@@ -1,4 +1,4 @@
-"""The clocks of a GPU and the energy a row at each, on the terminal."""
+"""Show the clocks of a GPU, and the energy per row at each clock, on the terminal."""
 
 from toolchain.cli.show import put, titled
 from toolchain.cli.show.pairs import why
@@ -8,13 +8,16 @@ from toolchain.meters.guardian import nvidia_smi
 from toolchain.meters.settings import Settings
 from toolchain.records.clocks import ClockPoint, ClocksRecord, ClockStage, GpuSettings, SavedClocksRecord
 
-LEGEND = "ratio: energy a row to that of the settings as found; capped: share of the time that the power limit held"
+LEGEND = (
+    "as found: the GPU's settings at the start; ratio: energy per row, divided by the energy per row as found; capped: "
+    "fraction of the time in which the power limit lowered the clock"
+)
 
 # Reason code -> its text; `toolchain.cli.show.pairs` has the others.
 WHY = {
-    NONE_LESS: "no point uses less",
-    TOO_SLOW: "measured afresh, the best is slower than --max-slowdown allows",
-    SMALL: f"the best saves less than {LEAST_SAVING:.0%}, which may be the error of the sensor at another power",
+    NONE_LESS: "no clock or power limit uses less energy than the settings as found",
+    TOO_SLOW: "when measured again, the best point is slower than --max-slowdown allows",
+    SMALL: f"the best point saves less than {LEAST_SAVING:.0%}, which may be an error of the power sensor",
 }
 
 # A unit for systemd, which locks the clock at each start of the machine.
@@ -34,7 +37,10 @@ WantedBy=multi-user.target"""
 
 
 def clocked(record: SavedClocksRecord) -> None:
-    """Print every stage, the best point and how to keep it; without measurements, what would be compared."""
+    """Print the measurements of each stage of the search, the best settings, and the commands that keep them.
+
+    If nothing was measured, print what would be compared.
+    """
     if not record["applied"]:
         _planned(record)
         return
@@ -44,14 +50,17 @@ def clocked(record: SavedClocksRecord) -> None:
     if record["keep"]:
         starts = "\n".join(f"ExecStart=/usr/bin/{line}" for line in record["keep"])
         stops = "\n".join(f"ExecStop=/usr/bin/{line}" for line in _undone(record))
-        put("", "to set it until the machine starts again:", *(f"  {line}" for line in record["keep"]))
-        put("", "to set it at each start, as /etc/systemd/system/gpu-clock.service:", "")
+        put("", "to set the best point until the machine restarts:", *(f"  {line}" for line in record["keep"]))
+        put("", "to set it at each start of the machine, write this to /etc/systemd/system/gpu-clock.service:", "")
         put(UNIT.format(gpu=record["gpu"], starts=starts, stops=stops), "")
     put(f"written to {record['file']}")
 
 
 def _undone(record: ClocksRecord) -> list[str]:
-    """Return the commands that unlock the clock, and set the power limit of before if the best point has another."""
+    """Return the commands that undo the settings of the best point: they unlock the clock.
+
+    If the best point has a power limit, they also restore the previous limit.
+    """
     assert record["best"]
     assert record["restored"]
     limit = record["restored"]["before"]["power_limit_w"] if record["best"]["power_limit_w"] else None
@@ -63,14 +72,14 @@ def _planned(record: ClocksRecord) -> None:
     put(
         f"{record['gpu']} ({record['gpu_uuid']}): {len(clocks)} clocks from {clocks[0]} to {clocks[-1]} MHz"
         + (f", power limits from {limits[0]:g} to {limits[1]:g} W" if limits else ""),
-        f"would compare with the settings as found: {', '.join(one['name'] for one in record['planned'])}",
-        f"windows of at least {record['least_s'] / 60:.0f} min in all, and a warm-up of each",
+        f"would compare these with the settings as found: {', '.join(one['name'] for one in record['planned'])}",
+        f"the measurement windows take at least {record['least_s'] / 60:.0f} min in all, without warm-ups",
         *(f"note: {note}" for note in record["notes"]),
     )
     for one in record["hindrances"]:
-        put(f"forbidden here: {one['text']}. {one['advice']}.")
+        put(f"not possible here: {one['text']}. {one['advice']}.")
     if not record["hindrances"]:
-        put("next: the same command with --apply sets these clocks, measures, and puts everything back")
+        put("next: the same command with --apply sets these clocks, measures, and restores all settings")
 
 
 def _stage(record: ClocksRecord, stage: ClockStage) -> None:
@@ -115,7 +124,7 @@ def _verdict(record: ClocksRecord) -> str:
     found = record["stages"][-1]["points"][-1]["against_found"]
     assert found
     return (
-        f"{record['best']['name']}: {-(found['difference_percent'] or 0):.1f} % less energy a row than as found, "
+        f"{record['best']['name']}: {-(found['difference_percent'] or 0):.1f} % less energy per row than as found, "
         f"at {found['throughput_ratio']:.3f} times the rows/s"
     )
 
@@ -127,7 +136,7 @@ def _restored(record: ClocksRecord) -> str:
     state = (
         "could not be read again"
         if after is None
-        else f"now {_settings(after)} (NVML does not report a lock: it is what was put back)"
+        else f"now {_settings(after)} (NVML cannot read a clock lock: the lock shown is the one that was restored)"
     )
     return f"settings before: {_settings(before)}; {state}"
 

@@ -1,4 +1,4 @@
-"""Drops of accuracy with their bounds and verdicts."""
+"""Show a comparison of results on the terminal: accuracy drops, their bounds, and verdicts."""
 
 from toolchain.cli.show import put, titled
 from toolchain.data.metrics import OF_SEVERAL
@@ -6,13 +6,13 @@ from toolchain.evaluation.compare import SEVERAL
 from toolchain.records.comparison import ComparisonList, NamedComparison
 
 LEGEND = (
-    "from, to: the metric of the baseline and of the candidate; lost, gained: rows that became wrong and right; "
-    "p: probability of such a difference by chance"
+    "from, to: the metric of the baseline and of the candidate; lost, gained: rows that only the baseline, or only the "
+    "candidate, gets right; p: probability of such a difference by chance"
 )
 
 
 def compared(record: ComparisonList) -> None:
-    """Print each drop with its bounds and verdict, and the smallest drop that the rows can show."""
+    """Print each drop with its bounds and verdict, and the smallest true drop that this many rows can detect."""
     comparisons = record["comparisons"]
     first = comparisons[0]
     title = f"{first['task']} {first['split']}, {first['n']} rows: {first['metric']} against {first['baseline_name']}"
@@ -25,7 +25,7 @@ def compared(record: ComparisonList) -> None:
     several = [SEVERAL] if first["metric"] in OF_SEVERAL else []
     put(table, LEGEND, *several, *dict.fromkeys(line for one in comparisons for line in _detectable(one)))
     if all(one["verdict"] is None for one in comparisons):
-        put("a verdict needs a limit: --max-drop POINTS")
+        put("no verdict: give the allowed drop with --max-drop POINTS")
 
 
 def _cells(one: NamedComparison) -> list[str]:
@@ -47,4 +47,4 @@ def _detectable(one: NamedComparison) -> list[str]:
     smallest = one["detectable_points"]
     if smallest is None:
         return []
-    return [f"{one['candidate_name']}: {one['n']} rows show a true drop of {smallest:.2f} points in 4 of 5 cases"]
+    return [f"{one['candidate_name']}: {one['n']} rows detect a true drop of {smallest:.2f} points in 4 of 5 cases"]

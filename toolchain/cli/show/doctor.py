@@ -1,4 +1,4 @@
-"""Findings about a machine."""
+"""Show the findings of `toolchain doctor` on the terminal."""
 
 from toolchain.cli.show import put, titled
 from toolchain.records.doctor import DoctorRecord

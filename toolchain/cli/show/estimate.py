@@ -5,17 +5,17 @@ from toolchain.records.roofline import EstimatedBounds
 
 
 def estimated(found: EstimatedBounds) -> None:
-    """Print the bounds by batch size and how to read them."""
+    """Print a table of the bounds by batch size, and how to read it."""
     gpu, length = found["gpu"], found["length"]
     table = titled(
-        f"{found['artefact']} as {found['precision']} on {gpu['name']}, {length['tokens']} tokens a row "
+        f"{found['artefact']} as {found['precision']} on {gpu['name']}, {length['tokens']} tokens per row "
         f"({length['from']}): {found['kind']}"
     )
     known = found["kernels_reason"] is None
     columns = ("batch", "µs, at least", "GEMMs", "memory", *["kernels"] * known, "bound by", "rows/s, at most")
     for heading in columns:
         table.add_column(heading, justify="right", no_wrap=True)
-    for heading in ("mJ/row, at least", f"{gpu['tdp_w']:g} W of it"):
+    for heading in ("mJ/row, at least", f"mJ/row at {gpu['tdp_w']:g} W"):
         table.add_column(heading, justify="right")
     for one in found["bounds"]:
         least = one["mj_per_row_at_least"]
@@ -30,7 +30,7 @@ def estimated(found: EstimatedBounds) -> None:
         )
     put(
         table,
-        "GEMMs, memory: time, µs, that the operations of the GEMMs and the memory traffic take at the GPU's peak",
+        "GEMMs, memory: time in µs that the operations of the GEMMs, and the memory traffic, take at the GPU's peak",
         _which(found),
         *_reading(gpu["tdp_w"], floor=found["at_least_reason"] is None),
     )
@@ -40,17 +40,19 @@ def estimated(found: EstimatedBounds) -> None:
 def _which(found: EstimatedBounds) -> str:
     if found["kernels_reason"] is None:
         return (
-            "kernels: time of the kernels that TensorRT-RTX compiles, with all their memory traffic. A run may be "
-            "faster than that where the GPU's cache keeps a part of the traffic, and is never faster than the bound."
+            "kernels: least time of the kernels that TensorRT-RTX compiles, with all their memory traffic. A run may "
+            "be faster than this if the GPU's cache serves a part of the traffic, but never faster than the column "
+            "`µs, at least`."
         )
-    return f"The bound is that of the GEMMs and the weights alone. No times of kernels: {found['kernels_reason']}"
+    return f"The bound covers only the GEMMs and the weights. There are no times of kernels: {found['kernels_reason']}"
 
 
 def _reading(tdp_w: float, *, floor: bool) -> list[str]:
     lines = [
-        "Most runs take several times as long: the bounds exclude launches, and whatever keeps the GPU from its peak.",
-        "The last column is the power limit times the time: the upper bound of the energy of a run at that speed.",
-        f"A slower run, at r rows/s, uses at most {tdp_w:g}/r J a row.",
+        "Most runs take several times as long: the bounds leave out kernel launches, and everything else that "
+        "keeps a GPU below its peak.",
+        "The last column is the power limit times the least time: a run that takes the least time uses at most that.",
+        f"A slower run, at r rows/s, uses at most {tdp_w:g}/r J per row.",
     ]
     if not floor:
         lines.append(

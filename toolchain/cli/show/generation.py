@@ -11,13 +11,17 @@ from toolchain.records.generation import CacheRatio, CacheRun, Generation
 
 COLUMNS = ("cache", "first token ms", "prompt tokens/s", "step ms", "tokens/s", "MB/step", "GB/s", "of memory")
 LEGEND = (
-    "first token and step: medians; MB/step: weights, keys and values by count; GB/s: MB/step over the step's time; "
-    "of memory: its share of the memory bandwidth that was measured here"
+    "first token and step: medians; MB/step: weights, keys and values that a step reads, computed and not "
+    "measured; GB/s: MB/step divided by the step's time; of memory: GB/s as a fraction of the memory bandwidth "
+    "measured here"
 )
 
 
 def generation(record: Generation) -> None:
-    """Print the texts, the figures of each kind of cache, and the ratios to no cache."""
+    """Print the generated texts, and the figures with each kind of key-value cache.
+
+    Then print how many times longer the generation takes without a cache.
+    """
     for one in record["texts"]:
         put(f"{one['prompt']} | {one['text']}")
     title = (
@@ -60,8 +64,8 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _ratio(ratio: CacheRatio) -> str:
-    same = "the same tokens" if ratio["tokens_equal"] else "OTHER TOKENS than without a cache"
+    same = "both give the same tokens" if ratio["tokens_equal"] else "THE TOKENS DIFFER"
     return (
-        f"no cache takes {ratio['measured']:.2f}x the time of {ratio['cache']}; the counts predict "
-        f"{ratio['predicted']:.2f}x; {same}"
+        f"no cache takes {ratio['measured']:.2f}x the time of cache {ratio['cache']}; from the number of positions, "
+        f"{ratio['predicted']:.2f}x is expected; {same}"
     )

@@ -1,4 +1,4 @@
-"""What was healed, and the gate before and after."""
+"""Show the result of `toolchain heal` on the terminal."""
 
 from toolchain.cli.show import put, titled
 from toolchain.heads.distance import Distance
@@ -6,7 +6,7 @@ from toolchain.records.heal import Healed
 
 
 def healed(found: Healed) -> None:
-    """Print the gate of each graph before and after, and what the rounding and the training came to."""
+    """Print the accuracy gate of each graph before and after, and what the rounding and the training changed."""
     table = titled(f"{found['bundle']}: the gate")
     for heading in ("graph", "", "drop, points", "verdict"):
         table.add_column(heading, justify="right" if heading == "drop, points" else "left")
@@ -23,12 +23,13 @@ def healed(found: Healed) -> None:
     ]
     rounding, loss = record["rounding"], record["loss"]
     lines = [
-        f"{rounding['gemms']} GEMMs rounded on {rounding['rows']:,} train rows, {rounding['seconds'] / 60:.1f} minutes"
+        f"{rounding['gemms']} GEMMs rounded with {rounding['rows']:,} train rows in "
+        f"{rounding['seconds'] / 60:.1f} minutes"
     ]
     if loss:
         lines.append(
-            f"{record['steps']:,} steps on {record['rows']:,} train rows, {record['seconds'] / 60:.1f} minutes; "
-            f"loss {loss['first']:.4f} to {loss['last']:.4f}"
+            f"{record['steps']:,} training steps on {record['rows']:,} train rows in "
+            f"{record['seconds'] / 60:.1f} minutes; loss {loss['first']:.4f} to {loss['last']:.4f}"
         )
     lines += [f"{file} keeps its weights: {why}" for file, why in record.get("kept", {}).items()]
     lines.append(f"distance from FP32 on {record['held_out']} held-out train rows: {'; '.join(moved)}")

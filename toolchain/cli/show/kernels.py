@@ -1,4 +1,4 @@
-"""The kernels that TensorRT-RTX compiles a bundle to, with bounds of their time."""
+"""Show the kernels that TensorRT-RTX compiles a bundle to, with lower bounds of their time, on the terminal."""
 
 import re
 from dataclasses import dataclass
@@ -17,11 +17,14 @@ LAYER = re.compile(r"^.*\.\d+\.")
 
 
 def explained_target(record: ExplainedTarget) -> None:
-    """Print the kernels by part and kind, then those of each graph, and the answer."""
+    """Print the kernels of all graphs by part of the model and kind, then the kernels of each graph.
+
+    The last line says what limits the speed of INT8.
+    """
     table = titled(
         f"{record['target']}: {counted(record['batch'], 'row')} of {counted(record['length'], 'token')}, "
         f"{record['compiler']}\n"
-        f"bounds by the data sheet of {record['gpu']}, not measurements",
+        f"bounds from the data sheet of {record['gpu']}, not measurements",
         narrow=True,
     )
     for heading in ("part", "kind"):
@@ -36,7 +39,7 @@ def explained_target(record: ExplainedTarget) -> None:
     table.add_row("all", "", *(cell for row in totals for cell in row))
     put(table, *(_kernels(one) for one in record["graphs"]))
     for one in record["graphs"]:
-        put(*(f"{one['precision']}, not as the graph asks: {line}" for line in folded(one["not_as_asked"])))
+        put(*(f"{one['precision']}: the engine differs from the graph: {line}" for line in folded(one["not_as_asked"])))
     put("MB: memory traffic; GOP: operations, 10^9; µs: the least time at the GPU's peak")
     put("by: what bounds the time, GEMMs (compute) or memory traffic (memory)", record["answer"])
 
@@ -50,7 +53,7 @@ def _group(compiled: CompiledGraph, part: str, kind: str) -> tuple[str, str, str
 
 @dataclass
 class _Alike:
-    """Kernels of the same kind, datatypes and nodes in different layers."""
+    """The summed figures of kernels that have the same kind and datatypes, and compute the same nodes of each layer."""
 
     kernels: int = 0
     bytes: int = 0
@@ -59,7 +62,7 @@ class _Alike:
     bound: str = ""
 
     def add(self, kernel: BoundedKernel) -> None:
-        """Add a kernel."""
+        """Add the figures of a kernel to the sums."""
         self.kernels += 1
         self.bytes += kernel["bytes"] or 0
         self.operations += kernel["operations"] or 0
@@ -68,7 +71,7 @@ class _Alike:
 
 
 def _kernels(compiled: CompiledGraph) -> Table:
-    """Return a table of the kernels of a graph; those of different layers that are alike share a row."""
+    """Return a table of the kernels of a graph. Kernels that differ only in their layer share a row."""
     found: dict[tuple[str, str], _Alike] = {}
     for kernel in compiled["kernels"]:
         key = (f"{kernel['kind']} {_types(kernel)}", ", ".join(_modules(kernel["nodes"])))
@@ -95,7 +98,11 @@ def _types(kernel: BoundedKernel) -> str:
 
 
 def _modules(nodes: list[str]) -> list[str]:
-    """Return short names of the nodes of a kernel: modules within their layer, else names of the exporter."""
+    """Return short names of the nodes that a kernel computes.
+
+    A node has the name of its module within the layer, such as ffn.lin1. If no node has a module, the names are those
+    that the exporter gave.
+    """
     computed = [WRITES.sub("quantize.", name) for name in nodes if not READS.search(name)]
     modules = [LAYER.sub("", name).removesuffix(".") for name in computed if "." in name]
     return list(dict.fromkeys(modules or (re.sub(r"^node_|_\d+$", "", name) for name in computed)))

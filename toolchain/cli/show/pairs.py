@@ -1,4 +1,4 @@
-"""An energy comparison on the terminal."""
+"""Show an energy comparison on the terminal."""
 
 import math
 
@@ -17,15 +17,18 @@ MANY_BLOCKS = 100
 WHY = {
     TOO_FEW: "fewer than 5 blocks are too few for an interval",
     HOLDS_1: "the interval contains 1",
-    BELOW_MDD: "it is below the minimum detectable difference",
-    NO_BLOCK: "both were measured in none of the blocks",
+    BELOW_MDD: "the difference is below the minimum detectable difference",
+    NO_BLOCK: "there is no block in which both were measured",
 }
 
-LEGEND = "ratio: energy a row to that of the baseline; MDD: minimum difference that these blocks can detect"
+LEGEND = "ratio: energy per row, divided by that of the baseline; MDD: minimum difference that these blocks can detect"
 
 
 def compared_energy(record: SavedEnergyComparison) -> None:
-    """Print contenders side by side, one line a comparison, notes, missing components, and next steps."""
+    """Print a table of the contenders, each a bundle on a backend.
+
+    Then print a line for each comparison, notes, the components that were not measured, and the next steps.
+    """
     table = titled(_title(record), narrow=True)
     for heading in ("contender", "J/row [95 %]", "rows/s", "W", "ratio [95 %]", "MDD", "verdict"):
         table.add_column(heading, justify="left" if heading in ("contender", "verdict") else "right", no_wrap=True)
@@ -74,24 +77,26 @@ def _reading(record: EnergyComparison) -> list[str]:
 
 
 def _sentences(found: PairRecord) -> list[str]:
-    """Return the result of a comparison, and whether the throughput alone explains it."""
+    """Return lines with the result of a comparison, and whether the throughput alone explains it."""
     name = found["candidate_name"]
     if found["ratio"] is None:
         return [f"{name}: not compared: {why(found['reason'])}"]
     side = "less" if found["ratio"] < 1 else "more"
-    lines = [f"{name}: {abs(found['difference_percent'] or 0):.1f} % {side} energy a row than {found['baseline_name']}"]
+    lines = [
+        f"{name}: {abs(found['difference_percent'] or 0):.1f} % {side} energy per row than {found['baseline_name']}"
+    ]
     if found["reason"]:
         lines = [f"{name}: not resolved: {why(found['reason'])}"]
     lines[0] += f"; {found['throughput_ratio']:.3f} times the rows/s at {found['mean_power_ratio']:.3f} times the power"
     if not found["reason"] and found["mean_power_ratio"] and abs(found["mean_power_ratio"] - 1) < SAME_POWER:
-        lines.append(f"{name}: both draw the same power, as at a power cap: the energy differs as the throughput does")
+        lines.append(f"{name}: both draw the same power, as at a power cap: the throughput explains the difference")
     if found["dropped"]:
         lines.append(f"{name}: blocks left out because a window in them was dropped: {found['dropped']}")
     return lines
 
 
 def why(code: str | None) -> str:
-    """Return the text of the reason why a difference is not resolved."""
+    """Return the text for a reason code: why a difference is not resolved."""
     return WHY.get(code or "") or reason(code)
 
 
@@ -114,7 +119,7 @@ def _next(record: EnergyComparison) -> list[str]:
 
 
 def _blocks(found: PairRecord) -> int | None:
-    """Return about how many blocks would resolve a difference of this size.
+    """Return roughly how many blocks are needed to resolve a difference of this size; None if more than MANY_BLOCKS.
 
     The minimum detectable difference falls with the square root of the number of blocks.
     """

@@ -1,4 +1,4 @@
-"""Show the perplexity of a language model's graph, its weights, and what TensorRT-RTX makes of it."""
+"""Show the perplexity of a language model's graph, its weights, and its TensorRT-RTX kernels on the terminal."""
 
 from toolchain.base.amounts import counted, figure, megabytes
 from toolchain.cli.show import folded, put, titled
@@ -6,7 +6,7 @@ from toolchain.records.language_model import ExplainedPasses, ExplainedWeights, 
 
 
 def perplexity(one: PerplexityResult) -> None:
-    """Print the perplexity with its interval, that of FP32 beside it, and the file."""
+    """Print the perplexity with its interval, the ratio to the reference's perplexity, and the file of the result."""
     put(
         f"{one['artefact']['file']} of {one['model']} on {one['backend']}, {one['device']}: "
         f"{one['documents']:,} documents, {one['tokens_scored']:,} tokens scored",
@@ -14,30 +14,34 @@ def perplexity(one: PerplexityResult) -> None:
     )
     if rise := one["reference"]:
         put(
-            f"{rise['artefact']}: {rise['perplexity']:.3f}; ratio {rise['ratio']:.4f}"
+            f"reference {rise['artefact']}: {rise['perplexity']:.3f}; ratio to it {rise['ratio']:.4f}"
             f"{_interval(rise['ratio_ci95'], '.4f')}: {rise['verdict']}"
         )
     put(f"saved in {one['file']}")
 
 
 def weights(record: ExplainedWeights) -> None:
-    """Print how many GEMMs are quantized, the bytes of a step, and advice."""
+    """Print how many GEMMs are quantized, the bytes of weights that a decoding step reads, and advice."""
     gemms = record["products"]
     put(
         f"{record['artefact']}: {sum(1 for one in gemms if one['bits'])} of {len(gemms)} GEMMs with weights are "
-        f"quantized, {record['share']:.1%} of their weights",
-        f"a step reads {megabytes(record['step_bytes'])} MB of weights; in FP32 {megabytes(record['fp32_step_bytes'])}",
+        f"quantized, with {record['share']:.1%} of all their weights",
+        f"a step reads {megabytes(record['step_bytes'])} MB of weights, "
+        f"in FP32 {megabytes(record['fp32_step_bytes'])} MB",
         *folded([f"not quantized: {one['name']}: {one['reason']}" for one in gemms if not one["bits"]]),
         *record["advice"],
     )
 
 
 def passes(record: ExplainedPasses) -> None:
-    """Print a row for each pass that was compiled, refusals, and the answer."""
+    """Print a row for each pass that was compiled: the prompt, or one decoding step, in one precision.
+
+    Then print why the compiler refused passes, and what the bounds mean for a step.
+    """
     table = titled(
         f"{record['target']}: {counted(record['batch'], 'row')}, {counted(record['length'], 'token')}, "
         f"{record['compiler']}\n"
-        f"bounds by the data sheet of {record['gpu']}, not measurements",
+        f"bounds from the data sheet of {record['gpu']}, not measurements",
         narrow=True,
     )
     for heading in ("pass", "weights", "kernels", "GEMMs", "attention", "MB", "µs"):

@@ -1,4 +1,7 @@
-"""The record of `toolchain power` on the terminal. It goes to stderr, because stdout belongs to the command."""
+"""Show the record of `toolchain power` on the terminal.
+
+It is printed to stderr, because stdout belongs to the measured command.
+"""
 
 import itertools
 import shutil
@@ -17,8 +20,8 @@ from toolchain.records.power import PowerRecord
 BARS = "▁▂▃▄▅▆▇█"
 
 LEGEND = (
-    "J: energy; W: power; how: nvml_counter and rapl are counters of energy in the hardware, and the other is "
-    "power that was read many times a second"
+    "J: energy; W: power; how: nvml_counter and rapl are energy counters of the hardware; any other method reads the "
+    "power many times a second"
 )
 
 # Most bars in a line. `live` draws one a second.
@@ -66,18 +69,22 @@ def _table(record: PowerRecord) -> Table:
 def _total(record: PowerRecord) -> str:
     if record["total_j"] is None:
         too_short = any(one["reason"] == TOO_SHORT for one in record["components"].values())
-        why = "it was too short" if too_short else "`toolchain doctor` says what this machine lacks"
+        why = "that was too short" if too_short else "`toolchain doctor` says what this machine lacks"
         return f"nothing could be measured in {record['seconds']:.4g} s; {why}"
     missing = [name for name, one in record["components"].items() if one["counted"] and one["joules"] is None]
     return (
         f"total {record['total_j']:.4g} J in {record['seconds']:.4g} s: mean {record['mean_power_w']:.4g} W, "
-        f"peak {record['peak_power_w']:.4g} W; error of the ends up to {record['relative_edge_error'] or 0:.2%}"
+        f"peak {record['peak_power_w']:.4g} W; "
+        f"error at the start and end of the measurement: up to {record['relative_edge_error'] or 0:.2%}"
         + (f"; without {', '.join(missing)}" if missing else "")
     )
 
 
 def _power(record: PowerRecord) -> list[str]:
-    """Return a line with the power over time of the components in the total."""
+    """Return a line with a bar chart of the power over time, summed over the components in the total.
+
+    Return nothing if the record has no samples.
+    """
     samples = record["samples"]
     if samples is None:
         return []
@@ -87,7 +94,7 @@ def _power(record: PowerRecord) -> list[str]:
 
 
 def _shortened(values: Sequence[float]) -> list[float]:
-    """Return the means of at most `MOST_BARS` equal parts."""
+    """Divide the values into at most MOST_BARS equal parts, and return the mean of each part."""
     count = min(MOST_BARS, len(values))
     bounds = [len(values) * number // count for number in range(count + 1)]
     parts = [values[start:end] for start, end in itertools.pairwise(bounds)]
@@ -95,7 +102,7 @@ def _shortened(values: Sequence[float]) -> list[float]:
 
 
 def bars(values: Sequence[float]) -> str:
-    """Return a bar for each value, on a scale from 0 to the highest value."""
+    """Return a text with a bar for each value, on a scale from 0 to the highest value."""
     highest = max(values, default=0) or 1
     return "".join(BARS[min(int(value / highest * len(BARS)), len(BARS) - 1)] for value in values)
 
@@ -105,7 +112,10 @@ def _range(watts: Sequence[float]) -> str:
 
 
 def live() -> Callable[[float, dict[str, float | None]], None]:
-    """Return the function that draws each second of `power.watch`: in place on a terminal, else a line each."""
+    """Return the function that prints the power of each second of `power.watch`.
+
+    On a terminal it overwrites its line; elsewhere it prints a line each second.
+    """
     past: deque[float] = deque(maxlen=MOST_BARS)
 
     def draw(seconds: float, power_w: dict[str, float | None]) -> None:

@@ -10,11 +10,11 @@ from toolchain.records.profile import GroupEnergy, GroupTime, NsysRecord, Profil
 # Length of a bar for the share 1, characters.
 BAR = 16
 
-LEGEND = "group: nodes of one part of the model in all layers; share: of the time of a call"
+LEGEND = "group: nodes of one part of the model in all layers; share: fraction of the time of a call"
 
 
 def profiled(record: ProfileResult) -> None:
-    """Print the groups of one batch, the overhead of the profiler, and what to do next."""
+    """Print time and energy by group of operators, the overhead of the profiler, and what to do next."""
     tokens = record["tokens"]
     title = (
         f"{record['artefact']['file']} on {record['backend']}, {record['device']}: {record['rows']} rows of "
@@ -31,7 +31,7 @@ def profiled(record: ProfileResult) -> None:
 
 
 def from_nsys(record: NsysRecord) -> None:
-    """Print the groups of a recording of Nsight Systems."""
+    """Print the time by group of operators in a report of Nsight Systems."""
     table = _table(f"{record['file']}: {record['calls']} calls, by NVTX ranges on the host's clock")
     for one in record["groups"]:
         table.add_row(*_time(one))
@@ -68,13 +68,14 @@ def _notes(record: ProfileResult) -> list[str]:
     ]
     if record["time_method"] == "ablation":
         lines.append(
-            "ONNX Runtime's profiler times launches and not kernels: times are differences to graphs without each part"
+            "ONNX Runtime's profiler times launches, not kernels, so the time of a part is the difference from a graph "
+            "in which it is removed or repeated"
         )
     return lines
 
 
 def _next(record: ProfileResult) -> list[str]:
-    """Return the next steps to suggest to the user, a line each."""
+    """Return the next steps to suggest to the user, one per line."""
     lines = []
     if record["trace"]:
         lines.append(f"open {record['trace']} in https://ui.perfetto.dev")
@@ -83,12 +84,12 @@ def _next(record: ProfileResult) -> list[str]:
         lines.append("then: toolchain profile --nsys toolchain-profile.nsys-rep")
     largest = max(record["groups"], key=lambda one: float(one["share"]))
     advice = {
-        "tokenise": "the tokenizer takes the most time: serve with more processes, or send ids",
+        "tokenise": "the tokenizer takes the most time: serve with more processes, or send token ids",
         "copy": "copies take the most time: use larger batches",
         "other": "most of the time belongs to no part of the model: use larger batches (--batch-size)",
     }
     if largest["group"] in advice:
         lines.append(advice[largest["group"]])
     if record["whole"]["reason"] == NOT_REQUESTED:
-        lines.append("next: toolchain profile --energy, for joules by group")
+        lines.append("next: toolchain profile --energy, for the energy of each group")
     return lines

@@ -1,4 +1,4 @@
-"""Results side by side."""
+"""Show results side by side on the terminal."""
 
 from rich.table import Table
 
@@ -10,13 +10,14 @@ from toolchain.records.result import Result
 from toolchain.report.table import headings, rows, title
 
 LEGEND = (
-    "agree: share of rows with the label of FP32; diff: largest difference of a logit; p50, p99: of the latency of one "
-    "row; util: share of the GEMM throughput of this device that real tokens use, %; MB: peak memory of the process"
+    "agree: fraction of rows with the label of FP32; diff: largest difference of a logit from FP32; p50, p99: "
+    "percentiles of the latency of one row; util: percentage of this device's GEMM throughput that real tokens use; "
+    "MB: peak memory of the process"
 )
 
 
 def result(one: Result) -> None:
-    """Print one result and its file."""
+    """Print one result and the file that it was saved in."""
     put(
         _table([one]),
         LEGEND,
@@ -25,7 +26,7 @@ def result(one: Result) -> None:
         *text.describe(one["energy"]),
         *(mlperf.describe(scenario) if (scenario := one.get("mlperf")) else []),
         f"saved in {one['file']}",
-        "next: toolchain report RESULT..., which puts several side by side",
+        "next: toolchain report RESULT..., which puts several results side by side",
     )
 
 
@@ -45,7 +46,7 @@ def _places(record: DemoRecord) -> dict[str, str]:
 
 
 def _stages(one: Result) -> list[str]:
-    """Return the line about the stages of a cascade."""
+    """Return a line about how much the second stage of a cascade ran; nothing without a cascade."""
     if not (found := one.get("cascade")):
         return []
     return [

@@ -1,4 +1,7 @@
-"""Show the result of `toolchain generate --backend openai`, and two of them side by side, on the terminal."""
+"""Show results of `toolchain generate --backend openai` on the terminal.
+
+`served` shows one result, `compared_served` compares several.
+"""
 
 from rich.box import SIMPLE
 from rich.table import Table
@@ -11,12 +14,15 @@ from toolchain.records.served_generation import ServedComparison, ServedComparis
 
 COLUMNS = ("streams", "requests", "tokens/s", "first token ms", "p99", "between tokens ms", "p99", "ms/token")
 JOULES = ("J/prompt token", "J/new token")
-LEGEND = "first token, between tokens and ms/token: medians; all tokens are the server's own count"
+LEGEND = (
+    "streams: concurrent requests; first token, between tokens and ms/token: medians; all tokens are the server's own "
+    "count"
+)
 RATIOS = ("streams", "tokens/s", "first token", "first token p99", "ms/token", "J/new token")
 
 
 def served(record: ServedGeneration) -> None:
-    """Print the replies, and the figures of each number of streams."""
+    """Print the replies, and the figures for each number of concurrent requests (streams)."""
     for one in record["texts"]:
         put(f"{one['prompt']} | {one['text']}")
     runs = record["runs"]
@@ -65,7 +71,10 @@ def _energies(run: ServedRun) -> list[str]:
 
 
 def _remarks(runs: list[ServedRun]) -> list[str]:
-    """Return what a reader must know of the figures: several tokens at once, and prompts from a cache."""
+    """Return remarks for two cases: several tokens arrived at once, or the server took prompts from its cache.
+
+    In these cases, some of the figures can mislead.
+    """
     found = []
     tokens, parts = (sum(counts) for counts in zip(*((r["generated_tokens"], r["parts"]) for r in runs), strict=True))
     if parts != tokens:
@@ -74,7 +83,7 @@ def _remarks(runs: list[ServedRun]) -> list[str]:
         every = sum(run["prompt_tokens"] for run in runs)
         found.append(
             f"the server took {cached:,} of {every:,} prompt tokens from its cache: first token and J/prompt token are "
-            "those of a cache. Turn it off in the server to measure prompts."
+            "too low. Turn the cache off in the server to measure prompts."
         )
     return found
 
@@ -83,7 +92,7 @@ def compared_served(record: ServedComparisonList) -> None:
     """Print each candidate's ratios to the baseline."""
     for one in record["comparisons"]:
         put(_ratios(one), f"{one['texts_equal']} of {one['prompts']} replies are the same")
-    put("ratios of the candidate to the baseline; above 1: more tokens/s, but also more time or more joules")
+    put("ratios: candidate divided by baseline; above 1 is better for tokens/s, and worse for times and joules")
 
 
 def _ratios(one: ServedComparison) -> Table:

@@ -1,13 +1,13 @@
-"""A checkpoint that was shrunk."""
+"""Show the result of `toolchain shrink` on the terminal."""
 
 from toolchain.cli.show import put, titled
 from toolchain.records.shrink import Shrunk
 
 
 def shrunk(found: Shrunk) -> None:
-    """Print what was cut, what the training did, and what the result scores."""
+    """Print the sizes before and after, the steps and loss of the training, and the accuracy of the result."""
     record = found["shrink"]
-    table = titled(f"{found['checkpoint']}: trained by {record['teacher']['id']}")
+    table = titled(f"{found['checkpoint']}: distilled from {record['teacher']['id']}")
     for heading in ("", "original", "result"):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for name, sizes in (
@@ -24,9 +24,9 @@ def shrunk(found: Shrunk) -> None:
     ]
     if scores := record["scores"]:
         table.add_row(scores["metric"], f"{scores['original']:.4f}", f"{scores['shrunk']:.4f}")
-        lines.append(f"{scores['metric']} on {scores['n']:,} rows; {scores['cut']:.4f} before training")
-    if gate := found.get("gate"):
         lines.append(
-            f"drop {gate['drop_points']:.2f} points, {gate['max_drop_points']:g} are allowed: {gate['verdict']}"
+            f"{scores['metric']} on {scores['n']:,} rows; the cut model had {scores['cut']:.4f} before training"
         )
+    if gate := found.get("gate"):
+        lines.append(f"drop {gate['drop_points']:.2f} points, limit {gate['max_drop_points']:g}: {gate['verdict']}")
     put(table, *lines, f"next: {found['next']}")

@@ -1,4 +1,4 @@
-"""The cells of a sweep, its Pareto fronts, and what is left to do."""
+"""Show a sweep on the terminal: its cells (one per combination of options), Pareto fronts, and what is left to do."""
 
 from collections import Counter
 
@@ -12,7 +12,7 @@ NAMED = 3
 
 
 def swept(record: SweepRecord) -> None:
-    """Print a row for each cell, reasons, the fronts, the GLUE scores, the forecast and the next command."""
+    """Print a row for each cell, reasons, the Pareto fronts, the GLUE scores, the forecast and the next command."""
     cells = record["cells"]
     differ = varying(cells)
     table = titled(f"{record['name']}: {_counts(record)}", narrow=True)
@@ -36,12 +36,19 @@ def _counts(record: SweepRecord) -> str:
     states = Counter(cell["state"] for cell in record["cells"])
     parts = [counted(len(record["cells"]), "cell"), *(f"{count} {state}" for state, count in states.items())]
     parts += [f"{record['excluded']} excluded"] if record["excluded"] else []
-    parts += [f"{record['merged']} left out, because their options have no effect there"] if record["merged"] else []
+    parts += (
+        [f"{record['merged']} combinations left out, because they differ from a cell only in options without effect"]
+        if record["merged"]
+        else []
+    )
     return ", ".join(parts)
 
 
 def _reasons(record: SweepRecord) -> list[str]:
-    """Return a line for each reason, with the cells that have it and the log of the first that failed."""
+    """Return a line for each reason why cells failed or did not run.
+
+    Each line names the cells and, if they failed, the log of the first of them.
+    """
     found: dict[tuple[str, str], list[SweepCell]] = {}
     for cell in record["cells"]:
         if cell["reason"]:
@@ -56,7 +63,7 @@ def _reasons(record: SweepRecord) -> list[str]:
 
 
 def _front(front: Front, cells: list[SweepCell]) -> str:
-    """Return a front in one line: the cells on it, by cost."""
+    """Return a line with a Pareto front: the names of its cells, ordered by cost."""
     known = {cell["name"]: cell for cell in cells}
     keys = varying(cells)
     unresolved = set(front["unresolved"])
@@ -65,13 +72,13 @@ def _front(front: Front, cells: list[SweepCell]) -> str:
         return short_name(known[name], keys) + (" (not resolved)" if name in unresolved else "")
 
     members = ", ".join(map(text, front["members"])) or "no cell"
-    missing = f"; not measured for {len(front['unmeasured'])}" if front["unmeasured"] else ""
+    missing = f"; cost not measured for {counted(len(front['unmeasured']), 'cell')}" if front["unmeasured"] else ""
     parts = f" ({', '.join(its)})" if (its := front.get("components")) else ""
     return f"{front['task']}, {front['metric']} against {front['cost']}{parts}: {members}{missing}"
 
 
 def glue(score: GlueScore) -> str:
-    """Return a GLUE score in one line."""
+    """Return a line with a GLUE score."""
     points = ", ".join(f"{task} {value:.1f}" for task, value in score["points"].items())
     if score["score"] is None:
         return f"GLUE, {score['name']}: no score, {score['reason']} ({points})"
@@ -82,7 +89,9 @@ def _left(forecast: Forecast) -> list[str]:
     if not forecast["cells"]:
         return []
     seconds = forecast["seconds"]
-    expected = "no forecast of the time until a cell is done" if seconds is None else f"about {_duration(seconds)}"
+    expected = (
+        "no forecast of the time before the first cell is done" if seconds is None else f"about {_duration(seconds)}"
+    )
     cells, bundles = counted(forecast["cells"], "cell"), counted(forecast["builds"], "bundle")
     return [f"left: {cells}, {bundles} to build; {expected}"]
 

@@ -1,4 +1,4 @@
-"""The GEMMs to exclude from INT8."""
+"""Show the result of `toolchain tune` on the terminal: the GEMMs to exclude from INT8."""
 
 from toolchain.cli.show import put, titled
 from toolchain.records.quantization import SensitivityRecord
@@ -9,7 +9,7 @@ MUCH = 0.3
 
 
 def tuned(record: TuneRecord) -> None:
-    """Print the GEMMs by their effect, the set that was found, and the command that builds it."""
+    """Print the GEMMs by their effect on the logits, the chosen set, and the command that builds with it."""
     table = titled(f"{record['bundle']}: the noisiest GEMMs")
     for heading in ("GEMM", "SNR, dB", "effect", "drop", "work", "exclude"):
         table.add_column(heading, justify="left" if heading == "GEMM" else "right", no_wrap=True)
@@ -18,7 +18,8 @@ def tuned(record: TuneRecord) -> None:
         table.add_row(*_cells(one), "yes" if one["name"] in record["keep"] else "")
     put(
         table,
-        "SNR: at its own output. Effect on the logits, and expected drop in points: with only this GEMM in INT8",
+        "SNR: at the GEMM's output; effect: distance of the logits from FP32; drop: expected drop in points; all three "
+        "with only this GEMM in INT8; work: fraction of all multiplications",
         _verdict(record),
         f"{record['evaluations']} graphs evaluated; record {record['files']['record']}, plot {record['files']['plot']}",
         f"next: {record['next']}",
@@ -36,20 +37,20 @@ def _cells(one: SensitivityRecord) -> list[str]:
 
 
 def _verdict(record: TuneRecord) -> str:
-    """Return the set in one sentence, and whether it is expected to be enough."""
+    """Return a sentence that names how much to exclude from INT8, and whether that is expected to be enough."""
     expected = (
         f"a drop of {record['expected_drop_points']:.2f} points is expected, {record['max_drop_points']:g} is allowed"
     )
     share = record["keep_share_of_macs"]
     text = f"exclude {len(record['keep'])} GEMMs, {share:.1%} of the work, from INT8: {expected}"
     if not record["keep"]:
-        text = f"nothing must be excluded from INT8: {expected}"
+        text = f"no GEMM needs to be excluded from INT8: {expected}"
     if record["residual"]:
         drop = record["residual"]["expected_drop_points"]
-        text += f"; residual additions may read INT8 too, at {drop:.2f} points"
+        text += f"; residual additions can read INT8 too, with an expected drop of {drop:.2f} points"
     if share > MUCH:
-        text += ". That is much: calibrate with --calib-method auto first"
+        text += ". That is a large part: first try --calib-method auto"
     if record["enough"]:
         return text
     nearest = text if record["keep"] else f"excludes nothing: {expected}"
-    return f"no set within the budget is enough; the nearest: {nearest}"
+    return f"no set of GEMMs within the budget keeps the drop small enough; the nearest: {nearest}"
