@@ -61,7 +61,7 @@ def test_a_cut_model_is_an_ordinary_one_of_its_class(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", ["Albert", "GPT2", "MobileBert"])
 def test_a_model_without_such_a_feed_forward_is_refused(kind):
-    with pytest.raises(InputError, match=r"checkpoint: \w+ has no feed-forward that can be found.*Choose a model"):
+    with pytest.raises(InputError, match=r"checkpoint: \w+ has no feed-forward blocks that .*Choose a model"):
         find_anatomy(architectures.new_model(kind), "checkpoint")
 
 
@@ -155,7 +155,9 @@ def test_a_target_speed_is_met_by_each_shape_and_by_none_that_is_wider():
     for shape in shapes:
         assert work.share(shape) <= 1 / 1.6
         assert shape.width == WIDTH or work.share(Shape(shape.layers, shape.width + 64)) > 1 / 1.6
-    with pytest.raises(UsageError, match=r"--target-speed 50: one layer with 64 neurons reaches \d"):
+    with pytest.raises(
+        UsageError, match=r"--target-speed 50: even a single layer with 64 feed-forward neurons only does \d"
+    ):
         shapes_for_speed(work, 50.0)
 
 
@@ -174,9 +176,9 @@ def test_of_several_shapes_the_nearest_is_taken():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"ffn": 0.01}, r"--ffn 0.01: 2 of 192 wide; the least is 64"),
-        ({"layers": 7}, r"--layers 7: the model has 3"),
-        ({"ffn": 0.99}, r"nothing is cut from 3 layers with feed-forwards of 192"),
+        ({"ffn": 0.01}, r"--ffn 0.01: 2 of 192 neurons would be left in each feed-forward block, and at least 64 are"),
+        ({"layers": 7}, r"--layers 7: the model has only 3"),
+        ({"ffn": 0.99}, r"nothing would be cut, because all 3 layers and all 192 neurons"),
     ],
 )
 def test_a_shape_that_is_none_is_refused(given, message):

@@ -71,7 +71,7 @@ def test_a_quantized_weight_that_the_smoothed_graph_lacks_is_refused():
     ends = [onnx.helper.make_tensor_value_info(name, 1, [1, 2]) for name in ("x", "y")]
     arrays = [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()]
     model = ir.from_proto(onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:], arrays)))
-    with pytest.raises(InputError, match="the weight of one is none of the graph without Q/DQ"):
+    with pytest.raises(InputError, match="the weight of one is not in the graph without Q/DQ"):
         _made(model, {}, {"one": "w"})
 
 

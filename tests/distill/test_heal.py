@@ -171,7 +171,7 @@ def test_an_interrupted_run_leaves_the_bundle_and_goes_on_to_the_same_weights(bu
     assert digests(bundle) == before
     told = []
     heal({}, bundle, steps=40, tell=told.append)
-    assert any(line.startswith("going on after step") for line in told)
+    assert any(line.startswith("resuming an interrupted run") for line in told)
     assert sha256_file(bundle / FILE) == sha256_file(whole / FILE)
 
 
@@ -187,7 +187,7 @@ def test_a_gate_that_passes_needs_no_healing_and_the_state_of_other_graphs_is_re
 def test_healing_that_brings_nothing_leaves_the_bundle(bundle, gates, monkeypatch):
     monkeypatch.setattr(module, "RATE", 30.0)
     before, told = digests(bundle), []
-    with pytest.raises(GateError, match="comes no nearer to FP32"):
+    with pytest.raises(GateError, match="logits come no nearer to FP32"):
         heal({}, bundle, steps=3, tell=told.append)
     assert not [line for line in told if "keeps its weights" in line]  # the error says it
     assert digests(bundle) == before
@@ -201,7 +201,7 @@ def test_a_graph_that_comes_no_nearer_keeps_its_weights(bundle, gates, monkeypat
     told = []
     record = heal({}, bundle, tell=told.append)["heal"]
     assert record["graphs"] == ["model.int8.cpu.onnx"]
-    assert "comes no nearer to FP32" in record["kept"]["model.int8.onnx"]
+    assert "logits come no nearer to FP32" in record["kept"]["model.int8.onnx"]
     assert_only_the_graph_for_cpus_changed(bundle, before, told)
 
 
@@ -243,7 +243,7 @@ def test_a_bundle_that_was_healed_before_there_was_a_choice_has_both_graphs_heal
 
 def test_the_current_folder_is_refused_before_the_training(bundle, gates, monkeypatch):
     monkeypatch.chdir(bundle)
-    with pytest.raises(UsageError, match=r"cannot be replaced\. Call heal from another folder"):
+    with pytest.raises(UsageError, match=r"cannot be replaced\. Change to another folder"):
         heal({}, bundle, steps=2)
     assert not list(bundle.parent.glob(".*"))
 

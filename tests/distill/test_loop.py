@@ -90,7 +90,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(each_step, tmp_path, at)
         train(new_model(0, fails_at=at), state=file)
     done, weights = train(new_model(0), state=file, tell=told.append)
     assert same(weights, whole)
-    assert told[0] == f"going on after step {at} of an interrupted run"
+    assert told[0] == f"resuming an interrupted run after step {at}"
     assert (done.steps, done.rows) == (60, 480)
     assert [path.name for path in tmp_path.iterdir()] == ["run.state"]
 
@@ -98,7 +98,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(each_step, tmp_path, at)
 def test_a_state_of_another_run_is_refused(each_step, tmp_path):
     file = tmp_path / "run.state"
     train(new_model(0), state=file)
-    with pytest.raises(InputError, match=r"run.state: the state of an interrupted run with other options"):
+    with pytest.raises(InputError, match=r"run.state: this is the state of an interrupted run with other options"):
         train(new_model(0), seed=1, state=file)
 
 
@@ -125,7 +125,7 @@ def test_a_damaged_state_is_one_line(each_step, tmp_path, damage):
         header["progress"] = json.dumps({**json.loads(header["progress"]), "losses": "none"})
     made = {"cut": data[:-50], "empty": b"", "text": b"0123456789 of no use", "no progress": save(tensors)}
     write_bytes(file, made.get(damage, save(tensors, header)))
-    with pytest.raises(InputError, match=r"run.state: the state of an interrupted run, and damaged. Give --force"):
+    with pytest.raises(InputError, match=r"run.state: this state of an interrupted run is damaged. Give --force"):
         train(new_model(0), state=file)
 
 

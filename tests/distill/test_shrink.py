@@ -129,7 +129,7 @@ def test_numbers_and_vectors_are_learnt_from_texts_alone(tiny, lesson, tmp_path,
 def test_a_gate_that_fails_is_exit_3_and_the_checkpoint_stays(make, tmp_path):
     found = make(tmp_path / "small", max_drop=0.0)
     found["gate"] |= {"verdict": "fails", "drop_points": 9.0}
-    with pytest.raises(GateError, match=r"drops 9.00 points, 0 are allowed. Give more --steps, or cut less."):
+    with pytest.raises(GateError, match=r"drops by 9.00 points, and the limit is 0. Give more --steps, or cut less."):
         judge_shrunk(found, Recipe.make({"max_drop": 0.0}))
     assert found["gate"]["n"] == 60
 
@@ -158,19 +158,19 @@ def test_results_of_its_bundle_are_compared_with_the_original_while_it_is_there(
 
 def test_a_broken_record_is_one_line(tmp_path):
     (tmp_path / "shrink.json").write_text("{}")
-    with pytest.raises(InputError, match=r"shrink.json: broken: \w+ is missing. Remove it"):
+    with pytest.raises(InputError, match=r"shrink.json: broken: \w+ is missing. Remove the file"):
         read_shrink(tmp_path)
 
 
 @pytest.mark.parametrize("force", [False, True])
 def test_a_folder_that_is_there_is_replaced_only_if_it_is_ours_and_with_force(make, small, tmp_path, force):
     (tmp_path / "mine").mkdir()
-    with pytest.raises(InputError, match=r"mine: it exists and was not made by shrink. Choose another folder"):
+    with pytest.raises(InputError, match=r"mine: it exists already and was not made by shrink. Choose another folder"):
         make(tmp_path / "mine", model=str(tmp_path / "none"), force=force)  # before the model is looked for
     if not force:
-        with pytest.raises(UsageError, match=r"it is the model, which would be replaced"):
+        with pytest.raises(UsageError, match=r"it is the model itself, which would be replaced"):
             make(small, model=str(small), force=True)
-        with pytest.raises(InputError, match=r"it exists. Choose another folder with -o, or give --force"):
+        with pytest.raises(InputError, match=r"it exists already. Choose another folder with -o, or give --force"):
             make(small)
 
 
@@ -182,7 +182,7 @@ def test_the_result_of_a_call_that_has_just_ended_is_not_replaced(make, small, t
         return choose(resolved)
 
     monkeypatch.setattr(module, "choose_rows", slow)
-    with pytest.raises(InputError, match=r"it exists. Choose another folder with -o, or give --force"):
+    with pytest.raises(InputError, match=r"it exists already. Choose another folder with -o, or give --force"):
         make(tmp_path / "small")
 
 
@@ -218,14 +218,14 @@ def test_a_gate_without_labelled_rows_is_refused(make, lesson, tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({}, "nothing says what to cut"),
-        ({"ffn": 0.0}, r"--ffn 0: not above 0 and up to 1"),
-        ({"ffn": 1.5}, r"--ffn 1.5: not above 0 and up to 1"),
+        ({}, "no option says what to cut"),
+        ({"ffn": 0.0}, r"--ffn 0: the fraction must be above 0 and at most 1"),
+        ({"ffn": 1.5}, r"--ffn 1.5: the fraction must be above 0 and at most 1"),
         ({"layers": 0}, r"--layers 0: too small"),
-        ({"target_speed": 1.0}, r"--target-speed 1: not a number above 1"),
+        ({"target_speed": 1.0}, r"--target-speed 1: it is not a number above 1"),
         ({"target_speed": 2.0, "layers": 2}, r"--target-speed: it chooses --ffn and --layers"),
         ({"ffn": 0.5, "steps": 0}, r"--steps 0: too small"),
-        ({"ffn": 0.5, "minutes": 0.0}, r"--minutes 0: not a number above 0"),
+        ({"ffn": 0.5, "minutes": 0.0}, r"--minutes 0: it is not a number above 0"),
         ({"ffn": 0.5, "minutes": 1.0, "steps": 5}, r"--minutes 1: --steps 5 is given too"),
     ],
 )

@@ -86,7 +86,7 @@ def test_a_quantizer_with_a_scale_for_each_channel_is_that_of_onnx(axis):
     ],
 )
 def test_a_form_of_an_operator_that_is_not_known_is_refused(op_type, arrays):
-    with pytest.raises(InputError, match=rf"^PyTorch cannot run the operator {op_type} of .*: .*Use tune"):
+    with pytest.raises(InputError, match=rf"^PyTorch cannot run the operator {op_type} of .*: .*Use `toolchain tune`"):
         run_node(op_type, arrays)
 
 

@@ -1,1 +1,1 @@
-"""Everything that changes weights by training them to follow a teacher: the loop, and what is trained by it."""
+"""Code that changes a model's weights so that its outputs come close to a teacher's: `shrink`, `heal`, and training."""

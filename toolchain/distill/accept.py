@@ -1,6 +1,8 @@
-"""Which INT8 graphs take healed weights: those that come nearer to FP32, and whose gate finds nothing worse.
+"""Decides which INT8 graphs of a bundle get healed weights: the weights that `toolchain heal` chose for them.
 
-A graph that does not keeps the weights that it has. The new version of a bundle is judged before it is put in place.
+A graph gets them if its logits come nearer to the FP32 graph's, and if its verdict in the gate (the comparison of its
+accuracy with FP32's) does not get worse. Otherwise it keeps the weights that it has. The new version of a bundle is
+judged before it replaces the old one.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,17 +26,20 @@ from toolchain.runtimes.batched import run
 VERDICTS = (PASSES, UNKNOWN, FAILS)
 
 Tell = Callable[[str], None]
-"""Receives a line of progress."""
+"""Takes one line of text about the progress."""
 
 Check = Callable[[Path, HealRecord], HealRecord]
-"""Gets the folder of a new version and the record, and returns that of the manifest, or raises `WorseError`."""
+"""Takes the folder of a new version of a bundle and the record of the healing; returns the record for the manifest.
+
+Raises `WorseError` if a graph with healed weights does not come nearer to FP32."""
 
 Accept = Callable[[Path], None]
-"""Gets the folder of a new version that is a bundle, and raises `WorseError` or returns."""
+"""Takes the folder of a new version that is a complete bundle; raises `WorseError` if the gate's verdict on
+a graph with healed weights, or on a file made from such a graph, is worse than before."""
 
 
 class WorseError(Exception):
-    """Healing did not help some graphs: `graphs` says of each why."""
+    """Healing did not improve some INT8 graphs: `graphs` has the file name of each, and the reason."""
 
     def __init__(self, graphs: dict[str, str]) -> None:
         super().__init__(str(graphs))
@@ -43,7 +48,10 @@ class WorseError(Exception):
 
 @dataclass(frozen=True)
 class Held:
-    """Train rows that nothing is learnt from: their tokens, FP32's logits, and by graph those of INT8 before."""
+    """Held-out rows of the train split, from which nothing is learnt, and the logits for them before healing.
+
+    `reference` are the logits of the FP32 graph, and `before` has those of each INT8 graph by its file name.
+    """
 
     head: Head
     tokens: Tokens
@@ -51,19 +59,26 @@ class Held:
     before: dict[str, Logits]
 
     def distance(self, graph: str, file: Path | None = None) -> Distance:
-        """Return the distance from FP32 of one of GRAPHS as it was, or of that in `file`."""
+        """Return how far an INT8 graph's logits are from the FP32 graph's on the held-out rows.
+
+        The graph is read from `file`. If `file` is None, the distance is that of the bundle's own INT8 graph before
+        healing; `graph` is the file name of this graph, one of GRAPHS.
+        """
         return self.head.distance(self.reference, logits_in(file, self.tokens) if file else self.before[graph])
 
 
 def logits_in(file: Path, tokens: Tokens) -> Logits:
-    """Return the logits of a graph in ONNX Runtime."""
+    """Return the logits of the ONNX graph in `file` for all rows, computed by ONNX Runtime on the CPU."""
     with open_runtime("ort", file, device="cpu") as infer:
         return run(infer, tokens).logits
 
 
 @dataclass
 class Trial:
-    """The tries to put healed weights into the graphs of one bundle, each with fewer graphs than the one before."""
+    """The attempts to put healed weights into the INT8 graphs of one bundle.
+
+    Each attempt leaves out the graphs that the attempt before did not improve.
+    """
 
     bundle: Path
     held: Held
@@ -79,10 +94,13 @@ class Trial:
     after: list[Judged] = field(default_factory=list)
 
     def run(self, make: Callable[[HealRecord, Check, Accept], HealRecord], record: HealRecord) -> HealRecord:
-        """Return the record of the new version of the bundle that `make` makes; `after` is then what its gate finds.
+        """Call `make` until it makes a new version of the bundle that is not worse; return the record of the healing.
+
+        The attribute `after` then has the gate's findings on the new version.
 
         Raises:
-            GateError: healing helps no graph, or less than an earlier call did. The bundle is unchanged.
+            GateError: healing improves no graph, or makes a graph worse that has healed weights of an earlier call.
+                The bundle is unchanged.
         """
         while len(self.kept) < len(GRAPHS):
             graphs = [name for name in GRAPHS if name not in self.kept]
@@ -95,13 +113,15 @@ class Trial:
                 for name, why in worse.graphs.items() if len(self.kept) < len(GRAPHS) else ():
                     self.tell(f"{name} keeps its weights: {why}")
         reasons = "; ".join(f"{name}: {why}" for name, why in self.kept.items())
-        raise GateError(f"{self.bundle}: {reasons}. The bundle is unchanged. Exclude GEMMs instead: toolchain tune.")
+        raise GateError(
+            f"{self.bundle}: {reasons}. The bundle is unchanged. Exclude GEMMs from INT8 instead: toolchain tune."
+        )
 
     def _nearer(self, folder: Path, record: HealRecord) -> HealRecord:
-        """Return the record with the distance of each graph from FP32, on the held-out rows.
+        """Return the record, completed with each graph's distance from FP32's logits on the held-out rows.
 
         Raises:
-            WorseError: a graph with healed weights is no nearer than before.
+            WorseError: a graph with healed weights is not nearer to FP32 than before.
         """
         distance: dict[str, HealDistance] = {}
         worse: dict[str, str] = {}
@@ -111,8 +131,8 @@ class Trial:
                 after = self.found[name] = self.found.get(name) or self.held.distance(name, folder / name)
             if name not in self.kept and not after.rank < before.rank:
                 worse[name] = (
-                    f"it comes no nearer to FP32, {after.rank:.3g} instead of {before.rank:.3g} on "
-                    f"{len(self.held.tokens)} held-out train rows"
+                    f"its logits come no nearer to FP32's (distance {after.rank:.3g} instead of {before.rank:.3g} on "
+                    f"{len(self.held.tokens)} held-out train rows)"
                 )
             distance[name] = {"before": before.to_json(), "after": after.to_json()}
         if worse:
@@ -120,10 +140,11 @@ class Trial:
         return {**record, "distance": distance}
 
     def _accept(self, folder: Path) -> None:
-        """Evaluate the graphs of the new version.
+        """Evaluate the graphs of the new version in `folder`, and compare the gate's verdicts with those before.
 
         Raises:
-            WorseError: the verdict on a graph with healed weights, or on a view of it, is worse than before.
+            WorseError: the verdict on a graph with healed weights, or on a file made from such a graph, is worse than
+                before.
         """
         self.after = self.evaluate(folder)
         known = {one.result["artefact"]["file"]: one.comparison for one in self.before}
@@ -141,6 +162,6 @@ class Trial:
 
 
 def _rank(comparison: NamedComparison) -> int:
-    """Return the place of a verdict from the best to the worst."""
+    """Return the rank of a comparison's verdict: 0 is the best, and larger numbers are worse."""
     assert comparison["verdict"] is not None, "a gate has a limit"
     return VERDICTS.index(comparison["verdict"])

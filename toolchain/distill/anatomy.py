@@ -1,7 +1,8 @@
-"""Where a model has its layers and their feed-forward blocks, found from its modules; and how to cut them.
+"""Finds the layers of a model and their feed-forward blocks among its modules, and removes layers or neurons.
 
-No architecture is named here. The layers are the list of equal modules that is as long as config.json says. The
-feed-forward block of a layer is a linear module from another width back to the model's, and those that lead to it.
+No architecture is known by name. The layers are the list of modules of one class that has the length which config.json
+gives. The feed-forward block of a layer consists of the linear module that maps some other width back to the model's
+hidden size, and of the linear modules that map the hidden size to that width.
 """
 
 import copy
@@ -21,7 +22,7 @@ LAYERS = "num_hidden_layers"
 
 @dataclass(frozen=True)
 class Block:
-    """A feed-forward block: the linear modules that lead to its inner width, and the one that leads back."""
+    """A feed-forward block: the linear modules that map to its inner width, and the one that maps back."""
 
     ups: "tuple[torch.nn.Linear, ...]"
     down: "torch.nn.Linear"
@@ -29,7 +30,11 @@ class Block:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """A model that can be cut: the name of its list of layers, the block of each, and the key of their inner width."""
+    """A model from which layers, and neurons of the feed-forward blocks, can be removed.
+
+    `place` is the module name of its list of layers, `blocks` has the feed-forward block of each layer, and `width_key`
+    is the key of config.json that sets the inner width of the blocks.
+    """
 
     model: "PreTrainedModel"
     place: str
@@ -38,7 +43,7 @@ class Anatomy:
 
     @property
     def layers(self) -> "list[torch.nn.Module]":
-        """The layers, in order."""
+        """The model's layers, in order."""
         return list(self.model.get_submodule(self.place).children())
 
     @property
@@ -47,7 +52,10 @@ class Anatomy:
         return self.blocks[0].down.in_features
 
     def changes(self, kept: Sequence[int], width: int) -> dict[str, Any]:  # values of config.json
-        """Return the keys of config.json that differ in a model of the layers `kept`, with feed-forwards of `width`."""
+        """Return the keys of config.json that a cut changes, with their new values.
+
+        The cut leaves the layers at the positions `kept`, with `width` neurons in each feed-forward block.
+        """
         config = self.model.config
         name = type(config).attribute_map.get(LAYERS, LAYERS)
         found: dict[str, Any] = {name: len(kept), self.width_key: width}
@@ -57,7 +65,10 @@ class Anatomy:
         return found
 
     def stated(self, config: Mapping[str, Any], kept: Sequence[int], width: int) -> dict[str, Any]:  # of a config.json
-        """Return `config`, the values of a config.json, for such a model; a key may also stand there by an alias."""
+        """Return `config`, the values of a config.json, updated with the values that `changes` returns.
+
+        If `config` also has such a key under another name (an alias), the value of that name is updated too.
+        """
         changes = self.changes(kept, width)
         aliases = type(self.model.config).attribute_map.items()
         return {
@@ -67,13 +78,13 @@ class Anatomy:
         }
 
     def is_ordinary(self) -> bool:
-        """Return whether transformers makes a model with the same weights of its configuration."""
+        """Return whether a new model with this model's configuration has the same names and shapes of weights."""
         models = self.model, _empty(self.model, {})
         one, other = ({name: one.shape for name, one in model.named_parameters()} for model in models)
         return one == other
 
     def keep_layers(self, kept: Sequence[int]) -> "Anatomy":
-        """Leave the layers `kept` in the model alone, in order; return the model's new anatomy."""
+        """Remove all layers but those at the positions `kept` from the model, in place; return its new anatomy."""
         import torch
 
         changes, layers = self.changes(kept, self.width), self.layers
@@ -84,11 +95,12 @@ class Anatomy:
         return Anatomy(self.model, self.place, tuple(self.blocks[at] for at in kept), self.width_key)
 
     def keep_neurons(self, kept: "Sequence[torch.Tensor]", means: "Sequence[torch.Tensor]") -> None:
-        """Leave the inner neurons `kept` of each block alone; the others act on by their means, through the bias.
+        """Remove inner neurons from each block, in place, and add their mean effect to the bias of the block.
 
         Args:
             kept: for each layer the indices of the neurons that stay, int64 [new width].
-            means: for each layer the mean of each neuron's output, float32 [width].
+            means: for each layer the mean of each neuron's output, float32 [width]; not used for a block
+                without a bias.
         """
         import torch
 
@@ -109,10 +121,11 @@ class Anatomy:
 
 
 def find_anatomy(model: "PreTrainedModel", folder: Path) -> Anatomy:
-    """Return the anatomy of a model; `folder` is for the message.
+    """Return the anatomy of a model; the error message names `folder`.
 
     Raises:
-        InputError: there is no such list of layers, no such block in one of them, or no key for its width.
+        InputError: the model has no list of layers, a layer has no feed-forward block, or no key of config.json sets
+            the width of the blocks.
     """
     import torch
 
@@ -125,13 +138,13 @@ def find_anatomy(model: "PreTrainedModel", folder: Path) -> Anatomy:
                 key, wider = found
                 return Anatomy(model, name, tuple(map(_grown, blocks, layers, wider)), key)
     raise InputError(
-        f"{folder}: {type(model).__name__} has no feed-forward that can be found: layers one after the other, each "
-        "with linear modules to another width and back. Choose a model like BERT."
+        f"{folder}: {type(model).__name__} has no feed-forward blocks that shrink can find. It needs a list of equal "
+        "layers, each with linear modules to another width and back. Choose a model with layers like BERT's."
     )
 
 
 def _find_block(layer: "torch.nn.Module", hidden: int) -> Block | None:
-    """Return the feed-forward block of a layer; None if there is none, or more than one."""
+    """Return the feed-forward block of a layer, or None if the layer has none or more than one."""
     import torch
 
     linears = [module for module in layer.modules() if isinstance(module, torch.nn.Linear)]
@@ -144,14 +157,21 @@ def _find_block(layer: "torch.nn.Module", hidden: int) -> Block | None:
 
 
 def _alone(block: Block, layer: "torch.nn.Module", wider: "torch.nn.Module") -> bool:
-    """Return whether only the block has other sizes in `wider`; MobileBERT's attention is as wide as its bottleneck."""
+    """Return whether the weights of the block are the only ones whose shapes differ between `layer` and `wider`.
+
+    `wider` is the same layer of a model with wider blocks. MobileBERT's attention would grow too: its width is that of
+    the bottleneck.
+    """
     sizes = {name: tuple(one.shape) for name, one in wider.named_parameters()}
     own = {id(one) for module in (*block.ups, block.down) for one in module.parameters()}
     return all(id(one) in own or sizes[name] == tuple(one.shape) for name, one in layer.named_parameters())
 
 
 def _grown(block: Block, layer: "torch.nn.Module", wider: "torch.nn.Module") -> Block:
-    """Return the block of a layer without modules of other use that are as wide, which `wider` has in the same size."""
+    """Return the block without the linear modules that have the same shape in `wider`, a layer with wider blocks.
+
+    These modules have the width of the block by coincidence, and serve another purpose.
+    """
     sizes = {name: tuple(one.shape) for name, one in wider.named_parameters()}
     same = {id(one) for name, one in layer.named_parameters() if sizes[name] == tuple(one.shape)}
     return Block(tuple(up for up in block.ups if id(up.weight) not in same), block.down)
@@ -160,9 +180,10 @@ def _grown(block: Block, layer: "torch.nn.Module", wider: "torch.nn.Module") -> 
 def _width_key(
     model: "PreTrainedModel", place: str, blocks: tuple[Block, ...]
 ) -> "tuple[str, list[torch.nn.Module]] | None":
-    """Return the key of config.json that sets the inner width of all blocks, and wider layers.
+    """Return the key of config.json that sets the inner width of all blocks, and the layers of a wider model.
 
-    Each number of that size is tried, because the names differ between architectures. None if none of them is it.
+    The name of the key differs between architectures, so each key whose value equals the width is tried. Return None if
+    none of them sets the width. The returned layers are on the meta device and have no data.
     """
     width, hidden = blocks[0].down.in_features, model.config.hidden_size
     wider = 3 * width if 2 * width == hidden else 2 * width  # a block as wide as the model cannot be found
@@ -176,7 +197,7 @@ def _width_key(
 
 
 def _empty(model: "PreTrainedModel", changes: dict[str, Any]) -> "PreTrainedModel":  # values of config.json
-    """Return a model of the same class, on the meta device, whose configuration has `changes`."""
+    """Return a model of the same class with `changes` to its configuration, on the meta device and so without data."""
     import torch
 
     config = copy.deepcopy(model.config)

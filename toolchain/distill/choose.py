@@ -1,4 +1,4 @@
-"""The choice among roundings: each way to take the bias is tried, and that whose graphs are nearest to FP32 stays."""
+"""Rounds the weights of INT8 graphs with each method of correcting biases, and keeps the result nearest to FP32."""
 
 import time
 
@@ -16,9 +16,11 @@ from toolchain.records.heal import HealRounding
 def round_and_choose(
     student: Student, teacher: TorchGraph, head: Head, *, rounded: Tokens, chosen: Tokens
 ) -> HealRounding:
-    """Round the student's weights, in place, with each of BIASES on the rows `rounded`; keep the best on `chosen`.
+    """Round the student's weights to INT8 levels, in place, and return a record of the method that was used.
 
-    The best has the least sum of both graphs' distances from `teacher`, the FP32 graph. A row is in one of both.
+    The rounding is tried with each method of correcting biases (the keys of BIASES), using the rows `rounded`. The best
+    method is kept: the one with the smallest sum of both INT8 graphs' distances from `teacher`, the FP32 graph, on the
+    rows `chosen`. No row may be in both `rounded` and `chosen`.
 
     Raises:
         InputError: PyTorch cannot run a graph on these rows.
@@ -48,7 +50,7 @@ def round_and_choose(
 
 
 def logits_of(made: TorchGraph, tokens: Tokens) -> Logits:
-    """Return the logits of a graph in PyTorch.
+    """Return the logits of all rows, computed by PyTorch, in the order of `tokens`.
 
     Raises:
         InputError: see `TorchGraph.run`.

@@ -1,9 +1,10 @@
-"""The cut: which layers and which neurons of the feed-forward blocks matter least to the logits.
+"""Chooses the layers and the neurons of feed-forward blocks that matter least to the logits, and cuts a model by them.
 
-The importance of a layer is measured: it is how far the logits move without the layer. That of a neuron is estimated by
-a first-order Taylor expansion (Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning"): the squared
-distance that the logits move when the neuron gives its mean. Random directions of the logits, one a row, stand in the
-place of a loss, so no row needs a label. `anatomy.py` removes the weights.
+The importance of a layer is measured: it is how far the logits move without the layer. The importance of a neuron is
+estimated by a first-order Taylor expansion (Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning"):
+it is the squared distance that the logits move when the neuron's output is replaced by its mean. Gradients are taken of
+the logits along one random direction for each row instead of a loss, so no row needs a label. `anatomy.py` removes the
+weights.
 """
 
 import copy
@@ -42,7 +43,7 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Shape:
-    """How much is left of a model: its number of layers, and the width of its feed-forward blocks."""
+    """The size of a model, whole or cut: its number of layers, and the inner width of its feed-forward blocks."""
 
     layers: int
     width: int
@@ -50,7 +51,11 @@ class Shape:
 
 @dataclass(frozen=True)
 class Cut:
-    """A model that was cut: its anatomy now, the layers that are left, and the neurons of each that are."""
+    """A model after layers and neurons were removed from it.
+
+    `anatomy` describes it. `layers` are the positions of the remaining layers in the original model, and `neurons` has
+    the positions of the remaining neurons for each of these layers.
+    """
 
     anatomy: Anatomy
     layers: tuple[int, ...]
@@ -60,15 +65,15 @@ class Cut:
 def cut(
     model: "PreTrainedModel", shapes: Sequence[Shape], tokens: Tokens, *, seed: int, centred: bool, folder: Path
 ) -> Cut:
-    """Return a copy of a model, cut to that one of `shapes` whose logits are nearest to the model's.
+    """Return a copy of a model, cut to one of `shapes`: the one that keeps the logits nearest to the original's.
 
     Args:
         model: the model, which is not changed.
-        shapes: at least one.
+        shapes: the sizes to try, at least one.
         tokens: rows to measure importance on.
-        seed: of the random directions of the logits.
-        centred: whether what is added to all logits of a row does not count, as with a softmax.
-        folder: the checkpoint's, for messages.
+        seed: seed of the random directions of the logits.
+        centred: whether to ignore a constant that is added to all logits of a row, as a softmax does.
+        folder: the checkpoint's folder, for error messages.
 
     Raises:
         InputError: see `find_anatomy` and `cut_neurons`.
@@ -87,30 +92,36 @@ def cut(
 
 
 def shape_of(anatomy: Anatomy, *, ffn: float | None, layers: int | None) -> Shape:
-    """Return the shape that --ffn, a share of the width, and --layers, a number, ask for.
+    """Return the size that --ffn (fraction of the feed-forward width) and --layers (number of layers) ask for.
+
+    None leaves the width, or the number of layers, as it is.
 
     Raises:
-        UsageError: they are out of range, or ask for no cut.
+        UsageError: a value is out of range, or nothing would be cut.
     """
     have, width = len(anatomy.blocks), anatomy.width
     if layers is not None and layers > have:
-        raise UsageError(f"--layers {layers}: the model has {have}. Give 1 to {have}.")
+        raise UsageError(f"--layers {layers}: the model has only {have} layers. Give 1 to {have}.")
     wanted = width if ffn is None else round(ffn * width / TILE) * TILE
     if ffn is not None and wanted < TILE:
-        raise UsageError(f"--ffn {ffn:g}: {ffn * width:.0f} of {width:,} wide; the least is {TILE}. Give more.")
+        raise UsageError(
+            f"--ffn {ffn:g}: {ffn * width:.0f} of {width:,} neurons would be left in each feed-forward block, and at "
+            f"least {TILE} are needed. Give a larger fraction."
+        )
     if min(wanted, width) == width and layers in (None, have):
         raise UsageError(
-            f"--ffn, --layers: nothing is cut from {have} layers with feed-forwards of {width:,}. "
-            "Give less, or a --target-speed above 1."
+            f"--ffn, --layers: nothing would be cut, because all {have} layers and all {width:,} neurons of each "
+            "feed-forward block would be left. Give smaller values, or a --target-speed above 1."
         )
     return Shape(have if layers is None else layers, min(wanted, width))
 
 
 @dataclass(frozen=True)
 class Work:
-    """The multiply-accumulates of a row in the matrix products of a model: of all, and of a layer and its feed-forward.
+    """The multiply-accumulates of a model's matrix products, for one row.
 
-    `shape` is that of the model.
+    They are counted for the whole model (`total`), for one layer, and for the feed-forward block of one layer (`ffn`).
+    `shape` is the size of the model.
     """
 
     shape: Shape
@@ -119,14 +130,14 @@ class Work:
     ffn: int
 
     def share(self, shape: Shape) -> float:
-        """Return the share of them that a model of another shape has."""
+        """Return the fraction of the multiply-accumulates that is left when the model is cut to `shape`."""
         dropped = (self.shape.layers - shape.layers) * self.layer
         narrower = shape.layers * self.ffn * (1 - shape.width / self.shape.width)
         return (self.total - dropped - narrower) / self.total
 
 
 def count_work(anatomy: Anatomy, tokens: int) -> Work:
-    """Return the work of a model for a row of a number of tokens, as PyTorch counts it."""
+    """Return the multiply-accumulates of a model for one row of `tokens` tokens, counted by PyTorch."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -143,10 +154,12 @@ def count_work(anatomy: Anatomy, tokens: int) -> Work:
 
 
 def shapes_for_speed(work: Work, speed: float) -> list[Shape]:
-    """Return for each number of layers, the most first, the widest shape that has `speed` times less work.
+    """Return the sizes whose work is at most 1 / `speed` of the model's: for each number of layers, the widest one.
+
+    Sizes with the most layers come first. The list ends at the first size whose blocks keep their full width.
 
     Raises:
-        UsageError: no shape has so little.
+        UsageError: even the smallest size has more work.
     """
     have, width = work.shape.layers, work.shape.width
     widths = sorted({width, *range(TILE, width, TILE)}, reverse=True)
@@ -158,17 +171,21 @@ def shapes_for_speed(work: Work, speed: float) -> list[Shape]:
             break
     if not found:
         most = 1 / work.share(Shape(1, TILE))
-        raise UsageError(f"--target-speed {speed:g}: one layer with {TILE} neurons reaches {most:.1f}. Give less.")
+        raise UsageError(
+            f"--target-speed {speed:g}: even a single layer with {TILE} feed-forward neurons only does {most:.1f} "
+            "times fewer multiplications. Give a smaller number."
+        )
     return found
 
 
 def choose_layers(anatomy: Anatomy, tokens: Tokens, least: int, *, centred: bool) -> dict[int, tuple[int, ...]]:
-    """Return for each number of layers down to `least` which are left: one after the other goes, whichever moves least.
+    """Return, for each number of layers down to `least`, the positions of the layers to keep.
 
-    The model is as before when this returns. With `centred`, what is added to all logits of a row does not count.
+    Layers are left out one at a time: each time the one whose removal moves the logits least. The model is unchanged
+    when this returns. `centred` ignores a constant that is added to all logits of a row.
 
     Raises:
-        InputError: the weights of each layer have names or shapes of their own.
+        InputError: no layer can be left out, because the layers differ in the names or shapes of their weights.
     """
     have = len(anatomy.blocks)
     kept = tuple(range(have))
@@ -186,8 +203,8 @@ def choose_layers(anatomy: Anatomy, tokens: Tokens, least: int, *, centred: bool
                 advance()
             if not moved:
                 raise InputError(
-                    f"--layers {least}: no layer of {type(anatomy.model).__name__} can take the place of another. "
-                    "Leave it out, and give --ffn."
+                    f"--layers {least}: no layer of {type(anatomy.model).__name__} can be removed, because its layers "
+                    "have weights of different names or shapes. Give --ffn alone."
                 )
             kept = min(moved, key=moved.__getitem__)
             found[len(kept)] = kept
@@ -196,7 +213,7 @@ def choose_layers(anatomy: Anatomy, tokens: Tokens, least: int, *, centred: bool
 
 @contextmanager
 def _only(anatomy: Anatomy, kept: Sequence[int]) -> Iterator[None]:
-    """Run the model with the layers `kept` alone while the body runs."""
+    """Leave only the layers `kept` in the model until the context ends."""
     parent, _, name = anatomy.place.rpartition(".")
     place, layers = anatomy.model.get_submodule(parent), anatomy.model.get_submodule(anatomy.place)
     before = {key: getattr(anatomy.model.config, key) for key in anatomy.changes(kept, anatomy.width)}
@@ -212,10 +229,11 @@ def _only(anatomy: Anatomy, kept: Sequence[int]) -> Iterator[None]:
 def cut_neurons(
     anatomy: Anatomy, tokens: Tokens, width: int, *, seed: int, centred: bool, folder: Path
 ) -> list[list[int]]:
-    """Leave in each feed-forward block the `width` neurons of most importance; return their indices.
+    """Remove all but the `width` most important neurons of each feed-forward block; return the indices of those kept.
 
     Raises:
-        InputError: the model computes something else than was meant; `folder` is for the message.
+        InputError: without the neurons, the model computes something else than with the neurons held at their means.
+            The message names `folder`.
     """
     import torch
 
@@ -232,8 +250,8 @@ def cut_neurons(
     found = _logits(anatomy.model, probe, centred=False)
     if found.shape != wanted.shape or (found - wanted).abs().max() > TOLERANCE * max(1.0, float(wanted.abs().max())):
         raise InputError(
-            f"{folder}: the feed-forward of {type(anatomy.model).__name__} does more than lead to another width and "
-            "back, so it cannot be cut. Choose a model like BERT."
+            f"{folder}: the feed-forward blocks of {type(anatomy.model).__name__} cannot be cut, because they do more "
+            "than map to another width and back. Choose a model with layers like BERT's."
         )
     return [one.tolist() for one in kept]
 
@@ -244,7 +262,10 @@ def _first(tokens: Tokens, count: int) -> Indices:
 
 @contextmanager
 def _held(anatomy: Anatomy, kept: "Sequence[torch.Tensor]", means: "Sequence[torch.Tensor]") -> Iterator[None]:
-    """Hold all neurons but `kept` at their means while the body runs; at zero where there is no bias for the means."""
+    """Replace the outputs of all neurons but `kept` by their means until the context ends.
+
+    In a block without a bias they are replaced by zero, because a cut cannot add their means to a bias there.
+    """
     import torch
 
     def hook(stay: torch.Tensor, mean: torch.Tensor) -> Any:
@@ -265,7 +286,7 @@ def _held(anatomy: Anatomy, kept: "Sequence[torch.Tensor]", means: "Sequence[tor
 
 @contextmanager
 def _inner(anatomy: Anatomy) -> "Iterator[list[torch.Tensor]]":
-    """Yield a list that gets the inner activations of each block, in order, when the model runs."""
+    """Yield a list to which each run of the model appends the inner activations of every block, in order."""
     found: list[torch.Tensor] = []
     handles = [
         block.down.register_forward_pre_hook(lambda _, given: found.append(given[0])) for block in anatomy.blocks
@@ -278,7 +299,7 @@ def _inner(anatomy: Anatomy) -> "Iterator[list[torch.Tensor]]":
 
 
 def _means(anatomy: Anatomy, tokens: Tokens, advance: Advance) -> "list[torch.Tensor]":
-    """Return the mean of each neuron over all real positions, float32 [width] for each block."""
+    """Return the mean output of each neuron over all positions that are not padded, float32 [width] for each block."""
     import torch
 
     sums = [torch.zeros(anatomy.width, dtype=torch.float64, device=anatomy.model.device) for _ in anatomy.blocks]
@@ -303,7 +324,10 @@ def _scores(
     seed: int,
     centred: bool,
 ) -> "list[torch.Tensor]":
-    """Return the importance of each neuron: the squared distance that the logits move without it, float64 [width]."""
+    """Return the importance of each neuron, float64 [width] for each block.
+
+    It is an estimate of the squared distance that the logits move when the neuron is held at its mean.
+    """
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -322,7 +346,7 @@ def _scores(
 
 
 def _logits(model: "PreTrainedModel", tokens: Tokens, *, centred: bool) -> "torch.Tensor":
-    """Return the logits of all rows one after the other; tokens of all rows are rows."""
+    """Return the logits of all batches, [rows, outputs]. A token classifier gives one row per token."""
     import torch
 
     with torch.no_grad():

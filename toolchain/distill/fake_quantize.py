@@ -1,8 +1,9 @@
 """The student of `toolchain heal`: the bundle's own INT8 graphs, run by PyTorch over one set of float32 weights.
 
 Both Q/DQ graphs are made as a build makes them, so activations are rounded at exactly the sites and scales of
-calibration.json. Weights are rounded in each pass by scales of their own present values, one for each channel. Each
-batch is shared: every other row passes the graph for a CPU, and the rest the graph for TensorRT, so both are healed.
+calibration.json. Weights are rounded anew in each pass, with scales for each channel from their current values. Each
+batch is split: every other row runs through the graph for a CPU, and the other rows through the graph for TensorRT, so
+that the weights suit both graphs. The weights are those of the smoothed graph: the FP32 graph after SmoothQuant.
 """
 
 from collections.abc import Mapping
@@ -40,7 +41,7 @@ SMALLEST = 1e-12
 
 @dataclass(frozen=True)
 class Student:
-    """The weights that are trained, float32 by their name in the smoothed graph, and the graphs that read them."""
+    """The student of `heal`: its trainable float32 weights, by name in the smoothed graph, and the INT8 graphs."""
 
     module: "torch.nn.ParameterList"
     names: tuple[str, ...]
@@ -49,16 +50,16 @@ class Student:
 
     @property
     def model(self) -> Model:
-        """What the training loop takes."""
+        """The student in the form that the training loop takes."""
         return Model(self.module, self._run)
 
     def weights(self) -> dict[str, Array]:
-        """Return the weights as they are now."""
+        """Return a copy of the current weights, by name."""
         pairs = zip(self.names, self.module.parameters(), strict=True)
         return {name: np.array(one.detach().cpu().numpy()) for name, one in pairs}
 
     def put(self, weights: Mapping[str, Array]) -> None:
-        """Give the student other weights, by their name."""
+        """Replace the values of all weights; `weights` has the new ones by name."""
         import torch
 
         with torch.no_grad():
@@ -66,7 +67,7 @@ class Student:
                 one.copy_(torch.from_numpy(weights[name]))
 
     def _run(self, inputs: Inputs) -> Activations:
-        """Return logits and hidden states, each graph's for its rows of the batch."""
+        """Run each graph on its rows of the batch; return the logits and hidden states of all rows, in order."""
         import torch
 
         graphs, rows = list(self.graphs.values()), torch.arange(len(inputs["attention_mask"]))
@@ -84,7 +85,7 @@ class Student:
 
 
 def activations(graph: TorchGraph, inputs: Inputs) -> Activations:
-    """Return the logits of a graph, and the outputs of its LayerNorms that it computes for all tokens."""
+    """Return the logits of a graph, and as hidden states the outputs of the LayerNorms that run on all tokens."""
     values, shape = graph.run(inputs), inputs["attention_mask"].shape
     norms = [node.outputs[0] for node in graph.model.graph if node.op_type == "LayerNormalization"]
     hidden = tuple(values[one] for one in norms if values[one].ndim == 3 and values[one].shape[:2] == shape)
@@ -92,10 +93,10 @@ def activations(graph: TorchGraph, inputs: Inputs) -> Activations:
 
 
 def teacher_graph(folder: Path) -> TorchGraph:
-    """Return the FP32 graph of a bundle, smoothed, so that its GEMMs and its hidden states are those of the student.
+    """Return the smoothed FP32 graph of a bundle, which has the same GEMMs and hidden states as the student.
 
     Raises:
-        InputError: it has an operator that PyTorch is not taught here.
+        InputError: the graph has an operator that torch_graph.py does not support.
     """
     model, _, _ = smoothed_graph(folder)
     first_token(model)
@@ -103,7 +104,7 @@ def teacher_graph(folder: Path) -> TorchGraph:
 
 
 def teacher_of(folder: Path) -> Model:
-    """Return the FP32 graph of a bundle as the training loop takes it. For errors, see `teacher_graph`."""
+    """Return the FP32 graph of a bundle in the form that the training loop takes. For errors, see `teacher_graph`."""
     import torch
 
     whole = teacher_graph(folder)
@@ -113,9 +114,9 @@ def teacher_of(folder: Path) -> Model:
 def student_of(
     folder: Path, *, keep: str | None, residual: str | None, healed: Mapping[str, Array] | None = None
 ) -> Student:
-    """Return the INT8 graphs of a bundle over the checkpoint's weights, or over `healed` ones.
+    """Return the INT8 graphs of a bundle as a student that starts from the checkpoint's weights, or from `healed`.
 
-    `keep` and `residual` are those of the recipe; None is the choice of the calibration.
+    `keep` and `residual` are the recipe's options of these names; None means the choice of the calibration.
 
     Raises:
         InputError: see `teacher_graph`.
@@ -136,10 +137,10 @@ def student_of(
 
 
 class Difference(NamedTuple):
-    """How far a graph in PyTorch is from the same graph in ONNX Runtime, given ONNX Runtime's rounded activations.
+    """How much PyTorch differs from ONNX Runtime in one graph, if each layer starts from ONNX Runtime's activations.
 
-    `relative`: the largest difference of an activation before it is rounded, or of a logit, as a share of the largest
-    magnitude of its tensor. `rounded`: the largest share of the numbers of a tensor that were rounded to another level.
+    `relative` is the largest difference of an activation before rounding, or of a logit, as a fraction of the largest
+    magnitude in its tensor. `rounded` is the largest fraction of a tensor's values that is rounded to another level.
     """
 
     relative: float
@@ -147,10 +148,11 @@ class Difference(NamedTuple):
 
 
 def compare_sites(made: TorchGraph, tokens: Tokens) -> Difference:
-    """Return the largest differences of a Q/DQ graph at any of its sites, over rows that are run one by one.
+    """Run a graph row by row in PyTorch and ONNX Runtime; return their largest differences at any Q/DQ site.
 
-    Logits alone would not tell: an activation between two levels may round to either, and later layers spread that. So
-    each part between two sites starts from the values that ONNX Runtime rounded.
+    Comparing the logits alone is not enough: an activation halfway between two levels may be rounded to either, and
+    later layers amplify the difference. So PyTorch computes the nodes after each site from the values that ONNX Runtime
+    rounded.
     """
     import torch
 
@@ -176,14 +178,14 @@ def compare_sites(made: TorchGraph, tokens: Tokens) -> Difference:
 
 
 def _scale_of(node: ir.Node, found: "Mapping[ir.Value, torch.Tensor]", rank: int) -> "torch.Tensor":
-    """Return the scale of a QuantizeLinear, in a shape that goes with its input of `rank` dimensions."""
+    """Return the scale of a QuantizeLinear, in a shape that broadcasts with its input of `rank` dimensions."""
     assert node.inputs[1] is not None
     scale, axis = found[node.inputs[1]], node.attributes.get_int("axis", 1) % rank
     return scale.reshape([-1 if at == axis else 1 for at in range(rank)]) if scale.numel() > 1 else scale
 
 
 def _finish(model: ir.Model, scheme: QdqScheme) -> None:
-    """Change a Q/DQ graph, in place, as the steps of a build after it change its values."""
+    """Apply to a new Q/DQ graph, in place, the later passes of a build that change what the graph computes."""
     if scheme is CPU:
         first_token(model)
         quantize_embedding(model)
@@ -192,7 +194,7 @@ def _finish(model: ir.Model, scheme: QdqScheme) -> None:
 
 
 def _trained(model: ir.Model) -> dict[str, Array]:
-    """Return the weights of a float32 graph that are trained, by their name."""
+    """Return the weights of a float32 graph that are trained (see TRAINED), by name."""
     found: dict[str, Array] = {}
     for node in model.graph:
         for position in TRAINED.get(node.op_type, ()):
@@ -207,10 +209,13 @@ def _trained(model: ir.Model) -> dict[str, Array]:
 def _made(
     model: ir.Model, parameters: "Mapping[str, torch.nn.Parameter]", matmuls: Mapping[str, str]
 ) -> dict[ir.Value, Made]:
-    """Return what makes each trained weight of a Q/DQ graph, float or dequantized, from the parameters.
+    """Return, for each trained weight of a Q/DQ graph, the function that computes its value from the parameters.
+
+    The value is the parameter itself, or for an INT8 weight the parameter after rounding. `matmuls` maps the name of a
+    MatMul to the name of its weight.
 
     Raises:
-        InputError: the weight of a quantized MatMul is none of the smoothed graph.
+        InputError: the weight of a quantized MatMul is not among the parameters.
     """
     made: dict[ir.Value, Made] = {}
     for name, parameter in parameters.items():
@@ -225,16 +230,16 @@ def _made(
             halves = constant(source.inputs[1])
             trained = parameters.get(matmuls.get(str(node.name), ""))
             if trained is None:
-                raise InputError(f"the weight of {node.name} is none of the graph without Q/DQ. Use tune.")
+                raise InputError(f"the weight of {node.name} is not in the graph without Q/DQ. Use `toolchain tune`.")
             rounded = halves is not None and bool((halves == halves.astype(np.float16)).all())
             made[value] = lambda parameter=trained, rounded=rounded: fake_weight(parameter, halves=rounded)  # type: ignore[misc]
     return made
 
 
 def fake_weight(weight: Any, *, halves: bool) -> Any:
-    """Return a weight [in, out] as `quantize_weight` rounds it, with the gradient of one that is not rounded.
+    """Return a weight [in, out] rounded as `quantize_weight` rounds it; gradients pass as if it were not rounded.
 
-    With `halves`, the scales that it is dequantized by are rounded to float16.
+    With `halves`, the scales that dequantize it are rounded to float16.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""A graph that PyTorch runs node by node for many batches, so that its weights may change on the way."""
+"""Runs a graph in PyTorch node by node, each node for many batches, so that weights may change between two nodes."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 
 class Flow:
-    """A graph before one of its nodes, and what later nodes read of each batch.
+    """A graph that has run up to one of its nodes, and the values of each batch that later nodes need.
 
-    A weight is made when a node reads it, so it may change until then. A value is forgotten after its last reader.
+    A weight is computed when a node reads it, so it may change until then. A value is dropped after the last node that
+    reads it has run.
     """
 
     def __init__(self, made: TorchGraph, batches: "Sequence[Inputs]") -> None:
@@ -26,7 +27,7 @@ class Flow:
         self._readers = Counter(value for node in self._todo for value in node.inputs if value is not None)
 
     def advance(self, node: ir.Node) -> "list[torch.Tensor]":
-        """Compute every node before `node`, and return its first input for each batch.
+        """Run every node before `node`, and return the first input of `node` for each batch.
 
         Raises:
             InputError: see `compute`.

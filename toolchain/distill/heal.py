@@ -1,10 +1,11 @@
-"""`toolchain heal`: the weights of a bundle's INT8 graphs, chosen anew so that INT8 gives FP32's logits.
+"""`toolchain heal`: chooses the weights of a bundle's INT8 graphs anew, so that their logits come close to FP32's.
 
-First the weights of each GEMM are rounded so that their errors cancel (reconstruct.py, choose.py). Then, if a length is
-given, all weights are trained: the student is the pair of INT8 graphs with their rounding in place (fake_quantize.py),
-and the teacher is the bundle's FP32 graph. Neither reads labels, which only the gate does. Ranges of activations stay
-as they were calibrated. The graphs are then made of the healed weights by the same step of a build that made them
-before, and each that is not better for it keeps the checkpoint's weights (accept.py).
+First the weights of each GEMM are rounded so that their errors cancel (reconstruct.py, choose.py). Then, if --steps or
+--minutes is given, all weights are trained: the student is the pair of INT8 graphs with their rounding
+(fake_quantize.py), and the teacher is the bundle's FP32 graph. Neither of these two steps reads labels. Only the gate
+does, which compares the accuracy of INT8 with that of FP32. The calibrated ranges of activations do not change. Finally
+the build step that made the INT8 graphs makes them again from the healed weights. A graph that is not better with them
+keeps the checkpoint's weights (accept.py).
 """
 
 import glob
@@ -64,7 +65,7 @@ TOLERANCE, ROUNDED = 1e-3, 1e-2
 RATE = 2e-5
 
 Tell = Callable[[str], None]
-"""Receives a line of progress."""
+"""Takes one line of text about the progress."""
 
 
 def heal(
@@ -75,17 +76,17 @@ def heal(
     minutes: float | None = None,
     tell: Tell = log.info,
 ) -> Healed:
-    """Round the weights of an INT8 bundle anew if its gate does not pass; put them into the graphs that they help.
+    """Round the weights of an INT8 bundle anew if the gate does not pass, and use them in the graphs that improve.
 
-    With `steps` or `minutes` the weights are trained afterwards. `changes` are options by their names in a recipe. An
-    interrupted training goes on when the call is made again: its state is in a file beside the bundle until the graphs
-    are there.
+    With `steps` or `minutes` the rounded weights are then trained. `changes` has recipe options by name; with the
+    option `force`, a bundle is healed even if the gate passes. To resume an interrupted training, call this function
+    again: until the new graphs are in place, a file beside the bundle has the state of the training.
 
     Raises:
-        GateError: no INT8 graph came nearer to FP32 without a worse verdict of its gate. The bundle is unchanged.
+        GateError: no INT8 graph came nearer to FP32 without a worse verdict in the gate.
         UsageError: the bundle is the current folder.
-        InputError: the bundle is not in INT8, its checkpoint is missing, its graphs cannot be trained, or rows lack.
-        ToolchainError: see errors.py. The bundle is then unchanged.
+        InputError: the bundle is not INT8, its checkpoint is missing, its graphs cannot be trained, or it lacks rows.
+        ToolchainError: see errors.py. The bundle is unchanged after any error.
     """
     opened = open_bundle(bundle, trust=changes.get("trust"))
     _check(opened)
@@ -119,25 +120,28 @@ def heal(
 
 
 def _deployed(bundle: Path, recipe: Recipe, after: Sequence[Judged]) -> Gated:
-    """Return the comparisons of the healed bundle, and the artefact that they allow to deploy."""
+    """Return the gate's comparisons of the healed bundle with FP32, and the artefact that the gate recommends."""
     comparisons = [one.comparison for one in after]
     deploy = advise_deployment(bundle, recipe, [one.result for one in after], comparisons)
     return {"gate": comparisons, "deploy": deploy}
 
 
 def _check(opened: Bundle) -> None:
-    """Refuse a bundle that cannot be healed, or not from the current folder, before anything is run."""
+    """Refuse a bundle that cannot be healed, or that is the current folder, before anything runs."""
     opened.require_one_model("heal")
     if opened.path.resolve() == Path.cwd():
-        raise UsageError(f"{opened.path}: the current folder cannot be replaced. Call heal from another folder.")
+        raise UsageError(f"{opened.path}: the current folder cannot be replaced. Change to another folder first.")
     if opened.manifest["precision"] != "int8" or "calibration.json" not in opened.manifest["artefacts"]:
-        raise InputError(f"{opened.path}: it is not in INT8. Build INT8: toolchain build --precision int8.")
+        raise InputError(
+            f"{opened.path}: the bundle is not in INT8. Build an INT8 bundle: toolchain build --precision int8."
+        )
 
 
 def _state_of(opened: Bundle) -> Path:
-    """Return the file of a run's state, whose name says which graphs the run began with; remove states of others.
+    """Return the file for the state of a training run, and remove state files of runs that began with other graphs.
 
-    A run that was killed after its graphs were in place leaves such a state.
+    The name of the file has a digest of the graphs that the run began with. A run that was killed after its new graphs
+    were in place leaves an outdated file.
     """
     place, artefacts = opened.path.resolve(), opened.manifest["artefacts"]
     start, graphs = f".{place.name}.heal-", sha256_json([made_of(artefacts), artefacts.get(FILE)])
@@ -149,7 +153,7 @@ def _state_of(opened: Bundle) -> Path:
 
 
 def judge_healed(found: Healed, recipe: Recipe) -> None:
-    """Refuse a bundle whose gate fails after healing, as a build does.
+    """Raise an error if the gate of a bundle fails after healing, as a build does.
 
     Raises:
         GateError: see `judge`.
@@ -160,7 +164,7 @@ def judge_healed(found: Healed, recipe: Recipe) -> None:
 
 @dataclass(frozen=True)
 class _Training:
-    """A bundle before it is healed: the student, the rows to learn from, and those that are held out."""
+    """What healing needs: the bundle's student, the rows to learn from and to choose on, and the held-out rows."""
 
     bundle: Bundle
     resolved: ResolvedRecipe
@@ -176,7 +180,7 @@ class _Training:
 
 
 def _begin(opened: Bundle, resolved: ResolvedRecipe) -> _Training:
-    """Return what is trained and compared.
+    """Load the student, and divide the train rows into rows to learn from, rows to choose on, and held-out rows.
 
     Raises:
         InputError: the graphs cannot be trained, or the rows are too few.
@@ -184,9 +188,9 @@ def _begin(opened: Bundle, resolved: ResolvedRecipe) -> _Training:
     recipe, rows = resolved.recipe, resolved.train_rows.without(())  # each text once
     if len(rows) < HELD_OUT_SHARE * LEAST_HELD_OUT:
         raise InputError(
-            f"{rows.source}: {len(rows):,} different texts are too few to heal with. An eighth of them is held out and "
-            f"proves the result, and this needs at least {LEAST_HELD_OUT}. Give {HELD_OUT_SHARE * LEAST_HELD_OUT} or "
-            "more texts in train.* or with --calib-data."
+            f"{rows.source}: {len(rows):,} different texts are too few to heal with. An eighth of them is held out to "
+            f"test the result, which needs at least {LEAST_HELD_OUT}. Give {HELD_OUT_SHARE * LEAST_HELD_OUT} or more "
+            "texts in train.* or with --calib-data."
         )
     held = rows.sample(min(HELD_OUT_ROWS, len(rows) // HELD_OUT_SHARE), seed=recipe.seed)
     others = rows.without(held.text_digests)
@@ -205,17 +209,17 @@ def _begin(opened: Bundle, resolved: ResolvedRecipe) -> _Training:
 
 
 def _some_of(tokens: Tokens, seed: int) -> Indices:
-    """Return positions of rows of about TOKENS tokens in all, drawn without replacement, in rising order."""
+    """Return the indices of randomly drawn rows that have about TOKENS tokens in total, in rising order."""
     order = np.random.default_rng(seed).permutation(len(tokens))
     count = int(np.searchsorted(tokens.lengths[order].cumsum(), TOKENS)) + 1
     return np.sort(order[:count])
 
 
 def _round(training: _Training, tell: Tell) -> HealRounding:
-    """Prove that the student is the graphs, and round its weights anew, on some of the rows.
+    """Check that the student computes what the INT8 graphs compute, and round its weights anew on some of the rows.
 
     Raises:
-        InputError: it is not, or PyTorch cannot run it on these rows.
+        InputError: the student computes something else, or PyTorch cannot run it on these rows.
     """
     opened, student = training.bundle, training.student
     held, tokens = training.held.tokens, training.tokens.take(training.rounded)
@@ -229,7 +233,7 @@ def _round(training: _Training, tell: Tell) -> HealRounding:
 
 
 def _train(training: _Training, settings: Settings, state: Path, tell: Tell) -> Distilled:
-    """Train the student. For errors, see `distil`."""
+    """Train the student on all rows to learn from. For errors, see `distil`."""
     opened, resolved, student = training.bundle, training.resolved, training.student
     recipe = resolved.recipe
     key = [made_of(opened.manifest["artefacts"]), training.rows.digest, resolved.max_length, student.names]
@@ -247,11 +251,11 @@ def _train(training: _Training, settings: Settings, state: Path, tell: Tell) -> 
 
 
 def prove(student: Student, tokens: Tokens, folder: Path) -> None:
-    """Compare each graph as PyTorch runs it with the same graph in ONNX Runtime, site by site.
+    """Check at each Q/DQ site of the student's graphs that PyTorch computes what ONNX Runtime computes.
 
     Raises:
-        InputError: an activation differs by more than TOLERANCE, or more than ROUNDED of one are on another level; or
-            PyTorch cannot run the graph.
+        InputError: an activation differs by more than the fraction TOLERANCE of its largest value, more than the
+            fraction ROUNDED of its values is rounded to another level, or PyTorch cannot run the graph.
     """
     for file, made in student.graphs.items():
         try:
@@ -260,13 +264,17 @@ def prove(student: Student, tokens: Tokens, folder: Path) -> None:
             raise InputError(f"{folder / file}: cannot be healed: {error}") from error
         if not (found.relative <= TOLERANCE and found.rounded <= ROUNDED):
             raise InputError(
-                f"{folder / file}: cannot be healed: in PyTorch an activation differs by {found.relative:.2g} of its "
-                f"size, and {found.rounded:.2g} of one are rounded otherwise. Exclude GEMMs instead: toolchain tune."
+                f"{folder / file}: cannot be healed: PyTorch's activations differ from ONNX Runtime's by up to "
+                f"{found.relative:.2g} times the largest value, and up to {found.rounded:.2%} of a tensor's values are "
+                "rounded to another INT8 level. Exclude GEMMs from INT8 instead: toolchain tune."
             )
 
 
 def _requantized(training: _Training, trial: Trial, rounding: HealRounding, done: Distilled | None) -> HealRecord:
-    """Make the INT8 graphs that they help of the healed weights. For errors, see `requantize` and `Trial.run`."""
+    """Make INT8 graphs anew from the healed weights, where these improve a graph; return the record.
+
+    For errors, see `requantize` and `Trial.run`.
+    """
     rows = training.rows if done else training.rows.take(training.rounded)
 
     def make(record: HealRecord, judge: Check, accept: Accept) -> HealRecord:

@@ -1,13 +1,13 @@
-"""The training loop: a student learns to give the logits and the hidden states of a teacher, on texts without labels.
+"""The training loop: a student learns to reproduce the logits and hidden states of a teacher, on texts without labels.
 
     student = observed(module, layers)          # or Model(module, run) for anything else that gives `Activations`
     teacher = observed(original, their_layers)  # as many layers, of the same width
     done = distil(student, teacher, tokens, Settings(steps=400), divergence=DIVERGENCES[head.probabilities], key=key)
 
-The parameters of the student's module that require gradients are trained in place; freeze the others first. Nothing
-here is random except the order of the rows, which follows from the seed: neither module drops anything out. So the same
-seed, rows and number of steps give the same weights to the last bit on one machine with one number of threads, also
-where a run was interrupted and went on from its state (state.py).
+The parameters of the student's module that require gradients are trained in place; freeze the others first. Only the
+order of the rows is random, and it follows from the seed; dropout is off. So the same seed, rows and number of steps
+give the same weights to the last bit on the same machine with the same number of threads, even if a run was interrupted
+and resumed from its state (state.py).
 """
 
 import logging
@@ -58,10 +58,10 @@ Inputs = Mapping[str, "torch.Tensor"]
 
 
 class Activations(NamedTuple):
-    """What a model gives for a batch.
+    """The outputs of a model for one batch, which are compared between student and teacher.
 
-    `logits` are [batch, numbers], or [batch, sequence, numbers] of a head of tokens. `hidden` are the states that are
-    compared, each [batch, sequence, width]; none if only logits are.
+    `logits` are [batch, outputs], or [batch, sequence, outputs] for a token classifier. `hidden` has the hidden states,
+    each [batch, sequence, width]; it is empty if only logits are compared.
     """
 
     logits: "torch.Tensor"
@@ -70,7 +70,7 @@ class Activations(NamedTuple):
 
 @dataclass(frozen=True)
 class Model:
-    """A student or a teacher: a module, and what runs it."""
+    """A student or a teacher: a module, and the function that runs it on a batch."""
 
     module: "torch.nn.Module"
     run: Callable[[Inputs], Activations]
@@ -78,10 +78,10 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How long the student is trained, and how. One of `steps` and `minutes` is given.
+    """The length and the hyperparameters of a training run. Exactly one of `steps` and `minutes` is given.
 
-    With `minutes` the number of steps is set when all but COOL_DOWN of the time is over, from the steps so far; a run
-    of that number of `steps` gives the same weights.
+    With `minutes`, the number of steps is set once only the fraction COOL_DOWN of the time is left: it follows from the
+    steps that are done by then. A run with that number as `steps` gives the same weights.
     """
 
     steps: int | None = None
@@ -94,17 +94,17 @@ class Settings:
     hidden: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse a length that is missing, given twice, or not above 0, with a UsageError."""
+        """Raise UsageError if neither or both of `steps` and `minutes` are given, or the given one is not above 0."""
         if (self.steps is None) == (self.minutes is None):
-            raise UsageError("--steps, --minutes: give one of them.")
+            raise UsageError("--steps, --minutes: give exactly one of these two options.")
         if self.steps is not None and self.steps < 1:
             raise UsageError(f"--steps {self.steps}: too small. Give 1 or more.")
         if self.minutes is not None and not 0 < self.minutes < math.inf:
-            raise UsageError(f"--minutes {self.minutes:g}: not a number above 0. Give 15 or so.")
+            raise UsageError(f"--minutes {self.minutes:g}: it is not a number above 0. Give 15, for example.")
 
 
 class Distilled(NamedTuple):
-    """What a run came to: its steps, their rows and seconds, and the mean loss of its first and its last steps."""
+    """The result of a run: steps, rows seen, seconds, and the mean loss of its first and its last LOSS_STEPS steps."""
 
     steps: int
     rows: int
@@ -129,16 +129,16 @@ def distil(
     Args:
         student: the model to train; it gives as many hidden states as the teacher, of the same width.
         teacher: the model to follow; it is not changed.
-        tokens: the rows, each of which is seen once before any is seen again.
-        settings: how long, and how.
-        divergence: the distance of logits; losses.py has one for each kind of head.
-        key: identifies the run: a digest of both models and the rows. `settings` are added to it.
-        state: file from which an interrupted run goes on. It stays when the run ends: remove it when the result is
-            safe, because until then only the state has it; and before a run that shall begin again.
-        tell: takes a line of progress now and then.
+        tokens: the rows. Every row is seen once before any row is seen again.
+        settings: the length and the hyperparameters of the run.
+        divergence: the loss of the logits, one of DIVERGENCES in losses.py.
+        key: a digest of both models and the rows, which identifies the run together with `settings`.
+        state: file in which the run is saved, and from which an interrupted run resumes; None saves nothing. The file
+            is not removed when the run ends. Remove it when the trained weights are stored, or to start a new run.
+        tell: takes a line about the progress once a minute.
 
     Raises:
-        InputError: the state is damaged or that of another run, or the loss is not finite.
+        InputError: the state is damaged or belongs to another run, or the loss is not finite.
     """
     import torch
 
@@ -165,10 +165,10 @@ def distil(
 
 
 def _begun(kept: State, key: str, settings: Settings, tell: Callable[[str], None]) -> Progress:
-    """Return the progress of the state, which is put in place, or that of a run that begins."""
+    """Restore an interrupted run and return its progress; without one, return the progress of a new run."""
     found = kept.restore(key)
     if found:
-        tell(f"going on after step {found['step']:,} of an interrupted run")
+        tell(f"resuming an interrupted run after step {found['step']:,}")
     return found or {"key": key, "step": 0, "steps": settings.steps, "seconds": 0.0, "losses": []}
 
 
@@ -177,7 +177,7 @@ def _mean(losses: Sequence[float]) -> float:
 
 
 def observed(module: "torch.nn.Module", layers: Sequence["torch.nn.Module"]) -> Model:
-    """Return a checkpoint's module as a model whose hidden states are the outputs of `layers`, submodules of it."""
+    """Return a checkpoint's module as a `Model` whose hidden states are the outputs of its submodules `layers`."""
 
     def run(inputs: Inputs) -> Activations:
         hidden: list[torch.Tensor] = []
@@ -196,7 +196,7 @@ def observed(module: "torch.nn.Module", layers: Sequence["torch.nn.Module"]) -> 
 
 
 def factor(step: int, steps: int | None) -> float:
-    """Return the share of the highest learning rate at a step, from 0; `steps` is None while it is not known."""
+    """Return the learning rate at a step (the first is 0) as a fraction of the highest; `steps` is None if unknown."""
     rising = (step + 1) / WARM_UP_STEPS
     falling = 1.0 if steps is None else (steps - step) / (COOL_DOWN * steps)
     return min(1.0, rising, falling)
@@ -210,7 +210,7 @@ def _step(
     divergence: Divergence,
     hidden: float,
 ) -> float:
-    """Take one step and return the loss before it."""
+    """Train the student on one batch, and return the loss before its weights were updated."""
     import torch
 
     with torch.no_grad():
@@ -230,7 +230,7 @@ def _step(
 
 
 def _order(tokens: Tokens, settings: Settings, *, skip: int = 0) -> Iterator[Indices]:
-    """Yield batches of row indices without end, from the batch `skip` on: every row once, then all of them again."""
+    """Yield batches of row indices endlessly, in passes over all rows; the first `skip` batches are left out."""
     epoch = 0
     while True:
         made = _epoch(tokens, settings, epoch)
@@ -239,7 +239,7 @@ def _order(tokens: Tokens, settings: Settings, *, skip: int = 0) -> Iterator[Ind
 
 
 def _epoch(tokens: Tokens, settings: Settings, epoch: int) -> list[Indices]:
-    """Return the batches of one pass over all rows, of similar lengths and in random order."""
+    """Return the batches of one pass over all rows, in random order; the rows of a batch have similar lengths."""
     generator = np.random.default_rng([settings.seed, epoch])
     order, window = generator.permutation(len(tokens)), settings.rows * BATCHES_PER_SORT
     made: list[Indices] = []
@@ -250,12 +250,12 @@ def _epoch(tokens: Tokens, settings: Settings, epoch: int) -> list[Indices]:
 
 
 def _rows_seen(tokens: Tokens, settings: Settings, steps: int) -> int:
-    """Return the number of rows of the first steps."""
+    """Return the number of rows in the batches of the first `steps` steps."""
     return sum(len(rows) for rows, _ in zip(_order(tokens, settings), range(steps), strict=False))
 
 
 class _Clock:
-    """Counts steps and seconds in a run's progress, sets the number of steps by --minutes, and shows both."""
+    """Counts the steps and seconds of a run, sets the number of steps if --minutes is given, and shows the progress."""
 
     def __init__(self, settings: Settings, done: Progress, tell: Callable[[str], None]) -> None:
         self._limit_s = None if settings.minutes is None else 60 * settings.minutes
@@ -273,7 +273,7 @@ class _Clock:
         self._bar.__exit__(*error)
 
     def goes_on(self) -> bool:
-        """Return whether a step is left to do."""
+        """Return whether another step is to be done. With --minutes, set the number of steps before the cool-down."""
         done = self._done
         if done["steps"] is None and self._limit_s and done["seconds"] >= (1 - COOL_DOWN) * self._limit_s:
             # The learning rate of the steps so far is then what it would have been with this number from the start.
@@ -281,10 +281,13 @@ class _Clock:
         return done["steps"] is None or done["step"] < done["steps"]
 
     def advance(self, loss: float) -> None:
-        """Count a step. An InputError: its loss is not finite."""
+        """Count a step, and show the progress. Raise InputError if the loss of the step is not finite."""
         done, now_s = self._done, time.monotonic()
         if not math.isfinite(loss):
-            raise InputError(f"distillation: the loss of step {done['step'] + 1} is {loss}. Check the checkpoint.")
+            raise InputError(
+                f"distillation: the loss of step {done['step'] + 1} is {loss}. Check that the checkpoint's weights and "
+                "logits are finite."
+            )
         done["seconds"] += now_s - self._last_s
         done["step"] += 1
         done["losses"].append(loss)
@@ -295,7 +298,7 @@ class _Clock:
             self._tell(f"distilling: {self._text()}")
 
     def _text(self) -> str:
-        """Return steps, loss, and a forecast of the time that is left."""
+        """Return a text with the current step, the loss, and an estimate of the time that is left."""
         done = self._done
         if done["steps"] is None:
             of, left_s = "", (self._limit_s or 0.0) - done["seconds"]
@@ -305,7 +308,7 @@ class _Clock:
         return f"step {done['step']:,}{of}, loss {loss:.4f}, about {max(left_s, 0.0) / 60:.1f} minutes left"
 
     def _show(self) -> None:
-        """Advance the bar to the steps, or to the seconds of --minutes, that are done."""
+        """Advance the progress bar to the step that is done, or with --minutes to the seconds that have passed."""
         now = self._done["step"] if self._limit_s is None else int(self._done["seconds"])
         if now > self._shown:
             self._advance(now - self._shown)

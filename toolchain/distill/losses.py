@@ -1,4 +1,4 @@
-"""The distances that a student is trained to make small: of logits, and of hidden states."""
+"""The losses of distillation: distances between the logits, and between the hidden states, of student and teacher."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -13,11 +13,14 @@ TEMPERATURE = 2.0
 SMALLEST = 1e-12
 
 Divergence = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
-"""Logits of the student and of the teacher, both [rows, numbers] -> their mean distance, one number."""
+"""Takes the logits of the student and of the teacher, both [rows, outputs]; returns their mean distance, a scalar."""
 
 
 def softened(student: "torch.Tensor", teacher: "torch.Tensor") -> "torch.Tensor":
-    """Return the mean KL divergence of softmax probabilities at TEMPERATURE, times its square as in the paper."""
+    """Return the KL divergence between softmax probabilities at TEMPERATURE, times TEMPERATURE ** 2 as in the paper.
+
+    It is the mean over the rows.
+    """
     from torch.nn import functional
 
     one, other = (functional.log_softmax(logits / TEMPERATURE, dim=-1) for logits in (student, teacher))
@@ -25,7 +28,10 @@ def softened(student: "torch.Tensor", teacher: "torch.Tensor") -> "torch.Tensor"
 
 
 def softened_sigmoid(student: "torch.Tensor", teacher: "torch.Tensor") -> "torch.Tensor":
-    """Return the same of sigmoids: the sum over the numbers, each of which has two outcomes."""
+    """Return the divergence of `softened` for sigmoid probabilities: each output is a choice between two outcomes.
+
+    It is the sum over the outputs of a row, and the mean over the rows.
+    """
     import torch
 
     def pairs(logits: torch.Tensor) -> torch.Tensor:
@@ -35,7 +41,7 @@ def softened_sigmoid(student: "torch.Tensor", teacher: "torch.Tensor") -> "torch
 
 
 def squared(student: "torch.Tensor", teacher: "torch.Tensor") -> "torch.Tensor":
-    """Return the mean over the rows of the squared distance."""
+    """Return the squared distance between the logits of student and teacher, as the mean over the rows."""
     return (student - teacher).square().sum(dim=-1).mean()
 
 
@@ -46,10 +52,10 @@ DIVERGENCES: dict[str | None, Divergence] = {"softmax": softened, "sigmoid": sof
 def relative_distance(
     student: Sequence["torch.Tensor"], teacher: Sequence["torch.Tensor"], real: "torch.Tensor"
 ) -> "torch.Tensor":
-    """Return the squared distance of hidden states as a share of the teacher's squares: the mean over the layers.
+    """Return the squared distance between hidden states, relative to the teacher's squared norm: the mean over layers.
 
-    As a share it weighs the same in a model whose states are large. States are [batch, sequence, width] each; `real` is
-    bool [batch, sequence], without padded positions.
+    Because it is relative, it has the same weight in a model with large states. `student` and `teacher`
+    have one tensor [batch, sequence, width] per layer. `real` is bool [batch, sequence], False at padded positions.
     """
     import torch
 

@@ -1,10 +1,11 @@
-"""INT8 weights whose errors cancel in the outputs of each GEMM, instead of weights at the nearest level.
+"""Rounds weights to INT8 levels so that their errors cancel in the outputs of each GEMM, not each to its nearest level.
 
-The weights are rounded input by input, and those that are not rounded yet make up for the change of the outputs: GPTQ
-(Frantar et al. 2022, arXiv 2210.17323). The inputs are those that a GEMM has in the INT8 graphs after the GEMMs before
-it were rounded. The bias takes the mean difference of the outputs from FP32's (Nagel et al. 2019, arXiv 1906.04721).
-Where ranges clip, that mean is that of a few tokens, so there is a second way to take it (`BIASES`). Nothing is random
-but which tokens are looked at, and there is no rate to choose.
+The method is GPTQ (Frantar et al. 2022, arXiv 2210.17323): the rows of a weight [in, out] are rounded one after the
+other, and after each the rows that are left are adjusted to make up for the change of the outputs. The inputs of a GEMM
+come from the INT8 graphs, after the GEMMs before it were rounded. Then the bias is corrected by the mean difference of
+the outputs from FP32's (Nagel et al. 2019, arXiv 1906.04721). Where calibrated ranges clip, a few tokens dominate this
+mean, so there is a second method that limits their influence (`BIASES`). Only the sample of tokens is random, and there
+is no learning rate to choose.
 """
 
 from collections.abc import Callable, Sequence
@@ -41,12 +42,12 @@ FARTHEST, DEVIATION = 2.0, 1.4826
 
 
 def mean(errors: "torch.Tensor") -> "torch.Tensor":
-    """Return the mean of each output's differences, [tokens, out] to [out]."""
+    """Return the mean difference of each output over the tokens, [tokens, out] to [out]."""
     return errors.mean(dim=0)
 
 
 def robust_mean(errors: "torch.Tensor") -> "torch.Tensor":
-    """Return the mean of each output's differences, in which those of a few tokens count as those of others do."""
+    """Return the mean difference of each output as `mean` does, but with differences far from the median clipped."""
     middle = errors.median(dim=0).values
     around = errors - middle
     most = FARTHEST * DEVIATION * around.abs().median(dim=0).values
@@ -58,7 +59,10 @@ BIASES: dict[str, Callable[["torch.Tensor"], "torch.Tensor"]] = {"mean": mean, "
 
 
 class Sums(NamedTuple):
-    """Over the tokens of all INT8 graphs, float64: sums of products of a GEMM's inputs, [in, in], and their mean."""
+    """Statistics of a GEMM's inputs x over the tokens of all INT8 graphs, float64.
+
+    `products` is the sum of the outer products of x with itself, [in, in], and `mean` is the mean of x, [in].
+    """
 
     tokens: int
     products: "torch.Tensor"
@@ -66,16 +70,16 @@ class Sums(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """The inputs of a GEMM for some tokens, in FP32 and in each INT8 graph, each [tokens, in]."""
+    """The inputs of a GEMM for a sample of tokens, in the FP32 graph and in each INT8 graph; each is [tokens, in]."""
 
     exact: "torch.Tensor"
     seen: "Sequence[torch.Tensor]"
 
 
 def reconstruct(student: Student, teacher: TorchGraph, tokens: Tokens, bias: str) -> int:
-    """Choose the weights of the student's GEMMs in INT8, in place, in the order of the graph; return their number.
+    """Round the weights of the student's INT8 GEMMs in place, in the order of the graph; return how many were rounded.
 
-    `teacher` is the smoothed FP32 graph, whose GEMMs have the names of the student's, and `bias` one of BIASES.
+    `teacher` is the smoothed FP32 graph, whose GEMMs have the same names as the student's. `bias` is a key of BIASES.
     """
     import torch
 
@@ -104,7 +108,7 @@ def reconstruct(student: Student, teacher: TorchGraph, tokens: Tokens, bias: str
 
 
 def _is_rounded(node: ir.Node) -> bool:
-    """Return whether a MatMul of a Q/DQ graph reads a weight in INT8."""
+    """Return whether a MatMul of a Q/DQ graph reads an INT8 weight."""
     maker = node.inputs[1].producer() if node.inputs[1] is not None else None
     return maker is not None and maker.op_type == "DequantizeLinear" and graph.constant(maker.inputs[0]) is not None
 
@@ -115,7 +119,7 @@ def _weight_name(node: ir.Node) -> str:
 
 
 def _bias(node: ir.Node) -> str:
-    """Return the name of the constant that is added to a MatMul's output, and to no other; an empty one without any."""
+    """Return the name of the bias that is added to the output of this MatMul alone; an empty string if it has none."""
     for use in node.outputs[0].uses():
         for value in use.node.inputs if use.node.op_type == "Add" else ():
             if value is not None and value.is_initializer() and len(value.uses()) == 1:
@@ -124,7 +128,7 @@ def _bias(node: ir.Node) -> str:
 
 
 def _sums(seen: "Sequence[Sequence[torch.Tensor]]", batches: "Sequence[Inputs]") -> Sums:
-    """Return the sums of a GEMM's inputs in each INT8 graph, without padded positions."""
+    """Return the statistics of a GEMM's inputs over all INT8 graphs together, without padded positions."""
     import torch
 
     width = seen[0][0].shape[-1]
@@ -141,14 +145,17 @@ def _sums(seen: "Sequence[Sequence[torch.Tensor]]", batches: "Sequence[Inputs]")
 
 
 def _real(values: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
-    """Return the inputs of the real tokens, [tokens, in]; those of the last layer are of one token a row."""
+    """Return the inputs without padded positions, [tokens, in].
+
+    Inputs in the last layer that have only one token per row are returned whole.
+    """
     return values[mask] if values.shape[:2] == mask.shape else values.reshape(-1, values.shape[-1])
 
 
 def _sample(
     exact: "Sequence[torch.Tensor]", seen: "Sequence[Sequence[torch.Tensor]]", batches: "Sequence[Inputs]"
 ) -> Sample:
-    """Return a GEMM's inputs, of each batch, for at most SAMPLED tokens, the same in each graph."""
+    """Return a GEMM's inputs for at most SAMPLED random tokens of all batches, the same tokens in each graph."""
     import torch
 
     found = [
@@ -167,7 +174,7 @@ def _choose(
     sample: Sample,
     middle: Callable[["torch.Tensor"], "torch.Tensor"],
 ) -> None:
-    """Replace the weights [in, out] and the bias [out] by the chosen ones."""
+    """Round a weight [in, out] and correct its bias [out], in place; `middle`, from BIASES, averages the errors."""
     import torch
 
     old, square = weight.detach().double(), sums.products
@@ -184,10 +191,10 @@ def _choose(
 
 
 def round_in_turn(weight: "torch.Tensor", square: "torch.Tensor") -> "torch.Tensor":
-    """Return a weight [in, out] at levels of its scales, whose errors cancel for inputs with the products `square`.
+    """Return a weight [in, out], dequantized after rounding to INT8 levels so that the errors of its outputs cancel.
 
-    The products have an inverse. The largest weight of each output keeps the level 127, so the quantizer finds the same
-    scale and the same levels.
+    `square` is the sum of outer products of the inputs, [in, in], and must be invertible. The largest weight of each
+    output keeps the level 127 or -127, so the quantizer later finds the same scale and the same levels.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""The rows of text that a student learns from, and the labelled rows that it is evaluated on."""
+"""Chooses the texts that a student of `shrink` learns from, and the labelled rows that it is evaluated on."""
 
 import logging
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ PART_ROWS = 4096
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Labelled rows, and their labels as the head reads them."""
+    """The labelled rows to evaluate, and their labels in the form that metrics take."""
 
     rows: Rows
     references: Values
@@ -34,7 +34,10 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Rows to learn from, whose labels nobody reads; how many were left out of them; and what is evaluated, if any."""
+    """The rows to learn from, whose labels are not read; how many were left out; and the rows to evaluate.
+
+    `evaluated` is None if there are no labelled rows.
+    """
 
     rows: Rows
     left_out: int
@@ -42,7 +45,9 @@ class Chosen:
 
 
 def recipe_of(changes: RecipeValues) -> Recipe:
-    """Return the recipe of options by their names; texts alone need no label column, also under `--task custom`.
+    """Return the recipe for the options in `changes`.
+
+    A table of texts needs no label column, not even for `--task custom`.
 
     Raises:
         UsageError: see `Recipe.make`.
@@ -55,19 +60,20 @@ def recipe_of(changes: RecipeValues) -> Recipe:
 
 
 def is_texts(recipe: Recipe) -> bool:
-    """Return whether the rows are one table without splits, whose labels are not read."""
+    """Return whether --data is one table without splits, so that only its texts are read and no labels."""
     divided = recipe.split_column is not None or recipe.validation_share is not None
     return recipe.data is not None and not divided and is_single(Path(recipe.data))
 
 
 def choose_rows(resolved: ResolvedRecipe) -> Chosen:
-    """Return the train rows, or the texts of one table without labels; and the rows of the split to evaluate.
+    """Return the rows to learn from, and the rows to evaluate.
 
-    A text of the split to evaluate is not learnt from.
+    The rows to learn from are the train split without texts that the evaluated split has too. If --data is one table
+    without splits, they are all its texts, and nothing is evaluated.
 
     Raises:
-        InputError: the texts are too few, or cannot be read.
-        UsageError: there is a gate, and no row to evaluate.
+        InputError: there are too few texts, or they cannot be read.
+        UsageError: --max-drop is given, but there are no labelled rows to evaluate.
     """
     recipe = resolved.recipe
     alone = is_texts(recipe)
@@ -77,23 +83,23 @@ def choose_rows(resolved: ResolvedRecipe) -> Chosen:
     if evaluated is None and recipe.max_drop is not None:
         raise UsageError(
             f"--max-drop {recipe.max_drop:g}: there are no labelled rows to evaluate. Give a folder with train.* and "
-            "validation.* as --data, or leave it out."
+            "validation.* as --data, or leave --max-drop out."
         )
     split, kept = None if alone else resolved.evaluated_rows, rows
     if split is not None:  # also what --limit leaves out of it, which a build evaluates later
         kept = rows.take(np.flatnonzero(~rows.among(set(split.text_digests))))
     if len(kept) < LEAST_TEXTS:
-        out = f" (rows that are evaluated: {len(rows) - len(kept):,})" if len(kept) < len(rows) else ""
+        out = f", without the {len(rows) - len(kept):,} that are also evaluated" if len(kept) < len(rows) else ""
         raise InputError(
             f"{rows.source}: only {len(kept):,} rows of text can be learnt from{out}. Give {LEAST_TEXTS:,} or more."
         )
     if len(kept) < len(rows):
-        log.warning("%s: %d rows are evaluated, and are not learnt from", rows.source, len(rows) - len(kept))
+        log.warning("%s: %d texts are also evaluated, so they are not learnt from", rows.source, len(rows) - len(kept))
     return Chosen(kept, len(rows) - len(kept), evaluated)
 
 
 def _texts_of(resolved: ResolvedRecipe, file: Path) -> Rows:
-    """Return the texts of one table as rows without labels."""
+    """Return all texts of a table as rows with empty labels."""
     join = resolved.recipe.text_join or resolved.head.join
     parts = read_texts(file, resolved.task.text_columns, rows=PART_ROWS, text_join=join)
     texts = [text for part in parts for text in part]

@@ -1,6 +1,7 @@
-"""`toolchain shrink`: a checkpoint with fewer layers and narrower feed-forward blocks, trained by the original.
+"""`toolchain shrink`: a checkpoint with fewer layers and narrower feed-forward blocks, trained to follow the original.
 
-The result is an ordinary checkpoint, which transformers loads and `build` takes, with `shrink.json` beside its files.
+The result is an ordinary checkpoint that transformers can load and `toolchain build` accepts. Its file `shrink.json`
+records how it was made.
 """
 
 import logging
@@ -55,17 +56,18 @@ MEASURED_ROWS = 1024
 MODULE_FILES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "*_*/config.json")
 
 Tell = Callable[[str], None]
-"""Receives a line of progress."""
+"""Takes one line of text about the progress."""
 
 
 def shrink(changes: RecipeValues, options: Options, output: Path, *, tell: Tell = log.info) -> Shrunk:
-    """Cut a checkpoint, train the rest to follow it, and write the result to `output`.
+    """Cut a copy of a checkpoint, train it to follow the original, and write the result to the folder `output`.
 
-    `changes` are options by their names in a recipe; `judge_shrunk` judges the gate. An interrupted call goes on when
-    it is made again: its state is in a file beside `output` until the result is there.
+    `changes` has recipe options by name. This function compares the result with the original for the gate, but raises
+    no GateError; call `judge_shrunk` for that. To resume an interrupted training, call this function again: until the
+    result is written, a file beside `output` has the state of the training.
 
     Raises:
-        InputError: the model cannot be cut, the texts are too few, or `output` is something else than such a result.
+        InputError: the model cannot be cut, there are too few texts, or `output` exists and may not be replaced.
         UsageError: an option is out of range for the model.
         ToolchainError: see errors.py.
     """
@@ -94,7 +96,7 @@ def shrink(changes: RecipeValues, options: Options, output: Path, *, tell: Tell 
 
 
 def judge_shrunk(found: Shrunk, recipe: Recipe) -> None:
-    """Refuse a result that failed its gate.
+    """Raise an error if a result fails its gate; without a gate, do nothing.
 
     Raises:
         GateError: see `judge`.
@@ -104,20 +106,23 @@ def judge_shrunk(found: Shrunk, recipe: Recipe) -> None:
 
 
 def _check_output(target: Path, output: Path, recipe: Recipe) -> None:
-    """Refuse an output that is the model, something else than a result of this command, or one without --force."""
+    """Refuse an output folder that is the model, that shrink did not make, or that exists and --force is not given."""
     if not target.exists():
         return
     if recipe.model and target == Path(recipe.model).resolve():
-        raise UsageError(f"-o {output}: it is the model, which would be replaced. Choose another folder.")
+        raise UsageError(f"-o {output}: it is the model itself, which would be replaced. Choose another folder.")
     if not (target / FILE).is_file():
-        raise InputError(f"{output}: it exists and was not made by shrink. Choose another folder with -o.")
+        raise InputError(f"{output}: it exists already and was not made by shrink. Choose another folder with -o.")
     if not recipe.force:
-        raise InputError(f"{output}: it exists. Choose another folder with -o, or give --force to make it again.")
+        raise InputError(f"{output}: it exists already. Choose another folder with -o, or give --force to replace it.")
 
 
 @dataclass(frozen=True)
 class _Student:
-    """A student before or after its training: the teacher, what was cut of a copy of it, and the rows."""
+    """A student, before or after its training: its teacher, the cut copy of the teacher, and the rows.
+
+    `before` has the predictions after the cut and before the training; None if there are no labelled rows.
+    """
 
     resolved: ResolvedRecipe
     chosen: Chosen
@@ -128,12 +133,12 @@ class _Student:
 
     @property
     def model(self) -> "PreTrainedModel":
-        """The student's module."""
+        """The student itself, a PyTorch module."""
         return self.cut.anatomy.model
 
 
 def _cut(resolved: ResolvedRecipe, chosen: Chosen, options: Options, tell: Tell) -> _Student:
-    """Load the teacher and cut a copy of it."""
+    """Load the teacher, and return a cut copy of it as the student."""
     folder, seed = resolved.source.folder, resolved.recipe.seed
     device = choose_device(resolved.recipe.device, cuda=has_gpu())
     teacher = find_anatomy(load_model(resolved.source).to(device), folder)
@@ -156,7 +161,7 @@ def _mean_tokens(tokens: Tokens) -> int:
 
 
 def _train(student: _Student, options: Options, state: Path, tell: Tell) -> Distilled:
-    """Train the student. The tables of embeddings stay: they are the teacher's, and most of the weights."""
+    """Train the student. The embedding tables stay frozen: they are the teacher's, and hold most of the weights."""
     import torch
 
     resolved, (kept, count) = student.resolved, (student.cut.layers, len(student.teacher.blocks))
@@ -180,7 +185,7 @@ def _train(student: _Student, options: Options, state: Path, tell: Tell) -> Dist
 
 
 def _write(student: _Student, folder: Path) -> None:
-    """Write the student as an ordinary checkpoint: its weights, and all other files as the original has them."""
+    """Write the student as an ordinary checkpoint: its weights and configuration, and copies of the other files."""
     source, cut = student.resolved.source, student.cut
     names = {*tokenizer_files(source.tokenizer, source.folder)}
     patterns = (*MODULE_FILES, *(CODE_FILES if source.trust_remote_code else ()))
@@ -198,7 +203,11 @@ def _write(student: _Student, folder: Path) -> None:
 
 
 def _evaluate(student: _Student, folder: Path, *, name: str) -> tuple[ShrinkScores | None, NamedComparison | None]:
-    """Return the metric of the original, the cut and what was written, and the gate's comparison if there is a gate."""
+    """Return the metric of the original, the cut model before training and the written model, and a comparison.
+
+    The comparison of the written model with the original is for the gate, and None without --max-drop. Both results
+    are None without labelled rows. Errors name the checkpoint `name`.
+    """
     resolved, evaluated = student.resolved, student.chosen.evaluated
     source = resolved.source
     try:
@@ -213,7 +222,7 @@ def _evaluate(student: _Student, folder: Path, *, name: str) -> tuple[ShrinkScor
     except ToolchainError as error:  # `folder` is gone when somebody reads this
         raise type(error)(str(error).replace(str(folder), name)) from error
     if evaluated is None or student.before is None:
-        log.warning("there are no labelled rows to evaluate, so nobody knows what the result lost.")
+        log.warning("no labelled rows, so the loss of accuracy is unknown. Give a --data folder with validation.*.")
         return None, None
     original, shrunk = (_predictions(resolved, model, evaluated) for model in (student.teacher.model, written))
     assert original
@@ -271,7 +280,7 @@ def _record(student: _Student, done: Distilled, scores: ShrinkScores | None) -> 
 
 
 def _next(resolved: ResolvedRecipe, output: Path) -> str:
-    """Return the command that builds the result as the original would be."""
+    """Return the command that builds an INT8 bundle of the result, with the same options as for the original."""
     keys = (*MODEL_AND_TASK[2:], "split", "max_length", *CONSENT)
     task = resolved.recipe.task or resolved.task.name
     options = ["--task", task, *resolved.recipe.flags(keys), "--precision", "int8"]

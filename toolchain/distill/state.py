@@ -1,7 +1,7 @@
-"""The state of a run on disk, from which an interrupted run goes on: one safetensors file, written in one step.
+"""The saved state of a training run, from which an interrupted run resumes: one safetensors file, replaced atomically.
 
-It has the trained weights, Adam's averages, and in its header the progress as JSON. Nothing in it is a pickle, so a
-state that somebody else put there cannot run code.
+It has the trained weights, Adam's moving averages, and the progress as JSON in its header. It contains no pickle, so a
+state file that somebody else put there cannot run code.
 """
 
 import json
@@ -28,23 +28,26 @@ STEP = "step"
 
 
 class Progress(TypedDict):
-    """What has been done of a run."""
+    """How far a training run has got."""
 
     key: str
     """What identifies the run: its models, rows and settings."""
     step: int
     """Steps that are done."""
     steps: int | None
-    """Steps in all; null while --minutes has not set them."""
+    """Total number of steps; null with --minutes until it is set."""
     seconds: float
-    """Time that they took."""
+    """Time that the steps done so far took, in seconds."""
     losses: list[float]
     """The loss of each step."""
 
 
 @dataclass
 class State:
-    """What changes in a run: the trained parameters by name, and their optimizer; and the file that keeps them."""
+    """The trained parameters of a run, by name, their optimizer, and the file in which both are saved.
+
+    With `file` None, nothing is saved or restored.
+    """
 
     file: Path | None
     trained: Mapping[str, "torch.nn.Parameter"]
@@ -52,12 +55,12 @@ class State:
     _next_s: float = field(default_factory=lambda: time.monotonic() + SAVE_EVERY_S)
 
     def save_now_and_then(self, progress: Progress) -> None:
-        """Write the file if the last time is long enough ago."""
+        """Write the file if enough time has passed since it was last written."""
         if time.monotonic() >= self._next_s:
             self.save(progress)
 
     def save(self, progress: Progress) -> None:
-        """Write the file: a reader, or a power cut, sees the old state or the new one."""
+        """Write the file atomically: even after a power cut, it has either the old state or the new one."""
         if self.file is None:
             return
         from safetensors.torch import save
@@ -72,10 +75,10 @@ class State:
         self._next_s = time.monotonic() + max(SAVE_EVERY_S, took_s / SAVE_SHARE)
 
     def restore(self, key: str) -> Progress | None:
-        """Put the file's state into the parameters and the optimizer, and return its progress; None if there is none.
+        """Load the file into the parameters and the optimizer; return the progress saved in it, or None without a file.
 
         Raises:
-            InputError: the file is damaged, or the state is that of another run.
+            InputError: the file is damaged, or belongs to another run.
         """
         if self.file is None:
             return None
@@ -90,17 +93,21 @@ class State:
                 self._put(tensors)
         except (LookupError, RuntimeError, TypeError, ValueError) as error:
             raise InputError(
-                f"{self.file}: the state of an interrupted run, and damaged. Give --force to begin again."
+                f"{self.file}: this state of an interrupted run is damaged. Give --force to start the run again."
             ) from error
         if progress["key"] != key:
             raise InputError(
-                f"{self.file}: the state of an interrupted run with other options, models or rows, or with another "
-                "device or number of threads. Give those again to go on, or --force to begin again."
+                f"{self.file}: this is the state of an interrupted run with other options, models or rows, or with "
+                "another device or number of threads. Use the same ones to resume it, or give --force to start again."
             )
         return progress
 
     def _put(self, tensors: Mapping[str, "torch.Tensor"]) -> None:
-        """Put tensors by their names in place. A LookupError, RuntimeError or ValueError: they do not fit."""
+        """Copy the tensors of a file into the parameters and the optimizer.
+
+        Raises:
+            LookupError, RuntimeError or ValueError: they do not fit the parameters.
+        """
         import torch
 
         shapes = [one.shape for one in self.trained.values()]
@@ -120,7 +127,7 @@ class State:
 
 
 def _read(data: bytes) -> "tuple[Progress, dict[str, torch.Tensor]]":
-    """Return the progress and the tensors of a file. A KeyError, TypeError or ValueError: it is damaged."""
+    """Return the progress and tensors of a file's bytes. Raise KeyError, TypeError or ValueError if it is damaged."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 

@@ -56,7 +56,10 @@ Made = Callable[[], "torch.Tensor"]
 
 @dataclass(frozen=True)
 class TorchGraph:
-    """A graph that PyTorch runs; its constants are those of the graph, except for the weights in `made`."""
+    """An ONNX graph that PyTorch runs.
+
+    `made` has the functions that compute the trained weights for each run, and `fixed` has the other constants.
+    """
 
     model: ir.Model
     made: Mapping[ir.Value, Made]
@@ -65,10 +68,12 @@ class TorchGraph:
     def run(
         self, inputs: "Mapping[str, torch.Tensor]", given: "Mapping[ir.Value, torch.Tensor] | None" = None
     ) -> "dict[ir.Value, torch.Tensor]":
-        """Return every value of the graph for a batch of integers [batch, sequence]; `given` are taken as they are.
+        """Return every value of the graph for a batch. The inputs are integers [batch, sequence], by name.
+
+        Values in `given` are used as they are, instead of being computed.
 
         Raises:
-            InputError: an operator has a form that is not known here, such as other inputs.
+            InputError: see `compute`.
         """
         known = {**self.fixed, **{value: make() for value, make in self.made.items()}, **(given or {})}
         known |= {value: inputs[str(value.name)] for value in self.model.graph.inputs}
@@ -84,16 +89,18 @@ class TorchGraph:
 
 
 def torch_graph(model: ir.Model, made: Mapping[ir.Value, Made]) -> TorchGraph:
-    """Return a graph for PyTorch; `made` are the weights that are trained, by their value in the graph.
+    """Return a graph that PyTorch can run; `made` has the functions that compute the trained weights.
 
     Raises:
-        InputError: it has an operator that is not known here.
+        InputError: the graph has an operator that is not supported here.
     """
     import torch
 
     for node in model.graph:
         if node.domain or (node.op_type not in PLAIN and node.op_type not in OPERATORS):
-            raise InputError(f"the graph has the operator {node.op_type}, which heal cannot train through. Use tune.")
+            raise InputError(
+                f"the graph has the operator {node.op_type}, which heal cannot train through. Use `toolchain tune`."
+            )
     fixed = {}
     for value in model.graph.initializers.values():
         if value not in made and (array := constant(value)) is not None:
@@ -102,23 +109,23 @@ def torch_graph(model: ir.Model, made: Mapping[ir.Value, Made]) -> TorchGraph:
 
 
 def compute(node: ir.Node, values: "Sequence[torch.Tensor | None]") -> "tuple[torch.Tensor, ...]":
-    """Return the outputs of a node for its inputs.
+    """Return the outputs of a node for its inputs; an input that the node leaves out is None.
 
     Raises:
-        InputError: the operator has a form that is not known here, such as other inputs, or memory is short.
+        InputError: the operator is used in a form that is not supported here, or memory runs out.
     """
     attributes = {name: one.value for name, one in node.attributes.items() if isinstance(one, ir.Attr)}
     try:
         found = _function(node)(*values, **attributes)
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
-            f"PyTorch cannot run the operator {node.op_type} of {node.name}: {first_line(error)}. Use tune."
+            f"PyTorch cannot run the operator {node.op_type} of {node.name}: {first_line(error)}. Use `toolchain tune`."
         ) from error
     return found if isinstance(found, tuple) else (found,)
 
 
 def _function(node: ir.Node) -> Callable[..., Any]:
-    """Return what computes a node from its inputs and, by keyword, its attributes."""
+    """Return the function that computes a node: it takes the inputs in order, and the attributes by keyword."""
     import torch
 
     if node.op_type in PLAIN:
@@ -129,9 +136,9 @@ def _function(node: ir.Node) -> Callable[..., Any]:
 
 
 def _quantize(x: Any, scale: Any, zero: Any, *, axis: int = 1) -> Any:
-    """Return a value as DequantizeLinear gives it after QuantizeLinear, with gradients.
+    """Return `x` after QuantizeLinear and DequantizeLinear; gradients pass through both.
 
-    A scale of several numbers has one for each channel of `axis`.
+    A scale with more than one element has one element per channel along `axis`.
     """
     import torch
 
@@ -207,7 +214,9 @@ def _range(start: Any, end: Any, step: Any) -> Any:
 
 def _running_sum(x: Any, axis: Any, *, exclusive: int = 0, reverse: int = 0) -> Any:
     if exclusive or reverse:
-        raise InputError("the graph has a CumSum that is exclusive or reversed, which heal cannot train through.")
+        raise InputError(
+            "the graph has an exclusive or reversed CumSum, which heal cannot train through. Use `toolchain tune`."
+        )
     return x.cumsum(int(axis))
 
 
