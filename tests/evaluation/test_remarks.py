@@ -25,7 +25,7 @@ def result(*, n=500, right=0.33, share=0.31, cut=0):
 )
 def test_a_model_no_better_than_the_most_frequent_label_is_remarked_upon(choices, said):
     found = remarks(result(**choices))
-    assert [("always answering the most frequent label" in line) for line in found] == [True] * said
+    assert [("always predicting the most frequent label" in line) for line in found] == [True] * said
 
 
 def test_rows_that_were_cut_are_counted():
@@ -39,10 +39,10 @@ def test_results_of_earlier_versions_have_no_remarks():
 
 def test_rows_that_the_model_learnt_from_are_counted():
     (line,) = remarks({"n": 500, "tokens": {}, "learnt_rows": 40})
-    assert line.startswith("the model learnt from 40 of these 500 rows")
+    assert line.startswith("`toolchain shrink` or `toolchain heal` used 40 of these 500 rows")
 
 
 def test_times_of_fp8_on_a_cpu_are_remarked_upon():
     on_cpu = {"n": 500, "tokens": {}, "precision": "fp8", "device": "cpu"}
-    assert [line.startswith("a CPU computes FP8 in float") for line in remarks(on_cpu)] == [True]
+    assert [line.startswith("a CPU computes FP8 in a wider float type") for line in remarks(on_cpu)] == [True]
     assert remarks({**on_cpu, "device": "cuda:0"}) == remarks({**on_cpu, "precision": "int8"}) == []

@@ -54,9 +54,9 @@ def test_predictions_that_changed_are_refused(tmp_path: Path) -> None:
     kept = save_predictions(tmp_path / "a.npz", FOUND)
     file = save_result(tmp_path, "a", {**RESULT, "predictions": kept, "agreement": {}})
     save_predictions(tmp_path / "a.npz", Predictions(FOUND.references, FOUND.predicted, LOGITS + 1))
-    with pytest.raises(InputError, match="missing or changed"):
+    with pytest.raises(InputError, match="missing or have changed"):
         load_predictions(load_result(file))
-    with pytest.raises(InputError, match="missing or changed"):
+    with pytest.raises(InputError, match="missing or have changed"):
         load_predictions(load_result(file), of_reference=True)
 
 
@@ -65,7 +65,7 @@ def test_a_result_that_was_edited_is_refused(tmp_path: Path, kept: object) -> No
     save_predictions(tmp_path / "a.npz", FOUND)
     for change in ({"predictions": kept}, {"agreement": kept}):
         file = save_result(tmp_path, "a", {**RESULT, **change})
-        with pytest.raises(InputError, match=r"missing or changed|broken: (predictions|agreement)"):
+        with pytest.raises(InputError, match=r"missing or have changed|broken: (predictions|agreement)"):
             load_predictions(load_result(file), of_reference="agreement" in change)
 
 
@@ -171,7 +171,7 @@ def test_a_value_of_another_type_is_refused_with_its_place(tmp_path: Path, chang
     file = save_result(tmp_path, "a", {**RESULT, **change})
     with pytest.raises(InputError) as refused:
         load_result(file)
-    assert str(refused.value) == f"{file}: broken: {fault}. Evaluate again."
+    assert str(refused.value) == f"{file}: the result is broken: {fault}. Evaluate again."
 
 
 def test_texts_of_a_result_control_no_terminal(tmp_path: Path) -> None:

@@ -58,4 +58,4 @@ def test_it_is_refused_on_a_gpu_and_by_other_commands(typed_bundles, tmp_path, c
         find_to_run({"backend": "auto", "device": "cuda"}, bundle)
     for command in (["verify", str(bundle)], ["build", str(bundle), "-o", str(tmp_path / "b")]):
         assert main([*command, "--backend", "auto"]) == 2
-        assert "--backend auto: only for eval, predict and serve" in capsys.readouterr().err
+        assert "--backend auto: only eval, predict and serve accept auto" in capsys.readouterr().err

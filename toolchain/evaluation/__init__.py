@@ -1,1 +1,1 @@
-"""The evaluation: what runs, its measurement, its results, and the statistics that compare them."""
+"""Evaluate a model: choose the file and the backend to run, measure them, save results, and compare results."""

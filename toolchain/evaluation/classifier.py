@@ -1,7 +1,7 @@
-"""A bundle that is called with texts: `classifier(["text", ...])`, like a text-classification pipeline of transformers.
+"""`Classifier`: a loaded bundle that is called with texts, like a text-classification pipeline of transformers.
 
-`toolchain.load` opens it. One worker thread owns the runtime: it opens it, runs it and closes it. TensorRT contexts and
-CUDA graphs work only in the thread that made them, and with one owner every backend may be called from any thread.
+`toolchain.load` returns one. A single worker thread opens, runs and closes the runtime, because TensorRT contexts and
+CUDA graphs work only in the thread that created them. So a classifier may be called from any thread on every backend.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -40,15 +40,15 @@ class Classifier:
     It may be called from several threads: the calls run one after the other.
 
     Attributes:
-        labels: names of the classes in the order of the logits; of a regression, the name of its one output.
-        target: the backend, device, file and precision that run.
+        labels: names of the classes in the order of the logits; for a regression, the name of its one output.
+        target: the `Target` that runs, with its backend, device, file and precision.
     """
 
     def __init__(self, target: Target) -> None:
         """Open the runtime of `target`.
 
         Raises:
-            ToolchainError: the artefact or this machine lacks something; see errors.py.
+            ToolchainError: a file is damaged, or this machine lacks the backend or the device; see errors.py.
         """
         self.target = target
         self.head = target.resolved.head
@@ -75,18 +75,20 @@ class Classifier:
     def __call__(
         self, rows: Row | Iterable[Row], *, top_k: int | EllipsisType | None = ...
     ) -> list[Answer] | list[Prediction] | list[list[Prediction]]:
-        """Return the best label of each row with its score or, with `top_k`, the `top_k` best of each row.
+        """Return the best label of each row with its score or, with `top_k`, its `top_k` best labels.
 
-        The shape of the answer is that of a transformers pipeline: a list with one prediction for each row; a list of
-        one for a single text; with `top_k`, a list of predictions for a single row, and for several rows a list of such
-        lists. (A single pair gives a list of one too, where transformers gives a bare dictionary.) A row that is longer
-        than the model reads has the key `truncated` too. A model of several labels a row gives, without `top_k`, all
-        labels that reach the threshold, and the scores of all: `{"labels": [...], "scores": {...}}`. A model of tags
-        gives entities: `{"entities": [{"label": ..., "score": ..., "start": ..., "end": ..., "text": ...}]}`.
+        The result has the form that a transformers pipeline returns: a list with one prediction per row, also for a
+        single text. With `top_k`, it is a list of predictions for a single row, and a list of such lists for several
+        rows. (A single pair also gives a list; transformers returns a bare dictionary.) If a row was truncated, its
+        predictions have the key `truncated`.
+
+        Without `top_k`, a multi-label model returns all labels whose score reaches the threshold, and the scores of all
+        labels: `{"labels": [...], "scores": {...}}`. A model that tags words returns the entities of the text:
+        `{"entities": [{"label": ..., "score": ..., "start": ..., "end": ..., "text": ...}]}`.
 
         Args:
             rows: a text, a pair as a tuple or as `{"text": ..., "text_pair": ...}`, or any iterable of these. A tuple
-                is always one row. An iterator is read as its rows are needed.
+                is always one row. An iterator is read a window of rows at a time.
             top_k: the number of labels for each row, best first; None for all of them.
 
         Raises:
@@ -111,7 +113,9 @@ class Classifier:
         return best[0] if single else best
 
     def logits(self, rows: Iterable[Row], *, advance: Advance = lambda rows: None) -> Logits:
-        """Return the logits of rows, float32 [rows, classes], in their order. `advance` gets numbers of rows.
+        """Return the logits of rows, float32 [rows, classes], in the order of the rows.
+
+        `advance` is called after each batch with its number of rows, to show the progress.
 
         Raises:
             InputError: the classifier is closed.
@@ -120,13 +124,16 @@ class Classifier:
         return self.run(rows, advance=advance)[0]
 
     def run(self, rows: Iterable[Row], *, advance: Advance = lambda rows: None) -> tuple[Logits, NDArray[np.bool_]]:
-        """Return the logits of rows, and whether each was longer than the model reads, bool [rows]; see `logits`."""
+        """Return the logits of rows, and which rows were truncated to the bundle's `max_length`, bool [rows].
+
+        The arguments and the errors are those of `logits`.
+        """
         if self._closed:
             raise InputError("the classifier is closed. Load the bundle again.")
         return self._worker.submit(self._run, rows, advance).result()
 
     def close(self) -> None:
-        """Free the runtime. A call that is running ends first; calling `close` again does nothing."""
+        """Wait for a running call, then free the runtime. A second `close` does nothing."""
         if not self._closed:
             self._closed = True
             self._worker.submit(self._runtime.close).result()
@@ -173,14 +180,18 @@ class Classifier:
             parts = _parts(row)
             if len(parts) != self._columns or not all(isinstance(part, str) for part in parts):
                 wanted = (
-                    "a text" if self._columns == 1 else "a pair of texts: a tuple, or {'text': ..., 'text_pair': ...}"
+                    "a text for each row"
+                    if self._columns == 1
+                    else "a pair of texts for each row: a tuple, or {'text': ..., 'text_pair': ...}"
                 )
-                raise UsageError(f"row {number}, {row!r:.100}: the task takes {wanted}. Give that, or a list of them.")
+                raise UsageError(
+                    f"row {number}, {row!r:.100}: the task takes {wanted}. Give one such row, or a list of such rows."
+                )
             yield parts
 
 
 def _parts(row: Row) -> Text:
-    """Return the texts of a row, or none if it is not a row."""
+    """Return the texts of a row, or an empty tuple if `row` is not a text, a tuple or a mapping."""
     if isinstance(row, str):
         return (row,)
     if isinstance(row, Mapping):

@@ -1,6 +1,7 @@
-"""The comparison of two sets of predictions for the same rows: the drop of the metric, its bounds, and a verdict.
+"""The comparison of two sets of predictions for the same rows: the drop of a metric, its bounds, and a verdict.
 
-Drops are in points, 1/100 of the task's primary metric. A negative drop is a gain.
+Drops are in points; one point is 0.01 of the metric. A negative drop is a gain. The verdict says whether the drop
+exceeds the allowed maximum (`--max-drop`).
 """
 
 import math
@@ -23,7 +24,7 @@ ROUNDING = 1e-9
 MOST_TIMES = 1e4
 
 # How rows of several labels are counted.
-SEVERAL = "A row of several labels or tags is right if all of them are, and changes with any of them."
+SEVERAL = "A row with several labels or tags counts as right if all of them are right, and as changed if any changed."
 
 PASSES: Verdict = "passes"
 FAILS: Verdict = "fails"
@@ -32,9 +33,10 @@ UNKNOWN: Verdict = "cannot tell"
 
 @dataclass(frozen=True)
 class Flips:
-    """The number of rows that became wrong, of rows that became right, and of all rows with a label that changed.
+    """Counts of the rows whose prediction differs between baseline and candidate.
 
-    A row of several labels is right if all of them are.
+    `lost` rows became wrong, `gained` rows became right, and `changed` counts all rows whose label differs.
+    A row with several labels is right if all of them are right.
     """
 
     lost: int
@@ -44,7 +46,11 @@ class Flips:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The drop from a baseline to a candidate. Each of `bounds_points` is one-sided at `confidence`."""
+    """The drop of a metric from a baseline to a candidate on the same `n` rows.
+
+    `bounds_points` are the lower and the upper bound of the drop, each one-sided at `confidence`. The other fields have
+    the meaning of the same keys in toolchain/records/comparison.py.
+    """
 
     metric: str
     n: int
@@ -61,7 +67,7 @@ class Comparison:
     rows_to_tell: int | None = None
 
     def to_json(self) -> ComparisonRecord:
-        """Return the record that `--json` prints. A bound that is not finite becomes null."""
+        """Return the comparison as a JSON record. A bound that is not finite becomes null."""
         bounds = [bound if math.isfinite(bound) else None for bound in self.bounds_points]
         return cast(ComparisonRecord, {**asdict(self), "bounds_points": bounds})
 
@@ -75,16 +81,19 @@ def compare(
     max_drop: float | None = None,
     seed: int = 0,
 ) -> Comparison:
-    """Compare predictions for the same rows by one metric. With `max_drop`, in points, there is a verdict.
+    """Return the comparison of a candidate's predictions with a baseline's, on the same rows and by one metric.
 
-    `metric_drop` says which interval a metric has. Accuracy also has McNemar's exact test.
+    With `max_drop`, in points, the comparison has a verdict. `metric_drop` says how each metric's interval is computed.
+    For accuracy and subset accuracy there is also the p-value of McNemar's exact test.
 
     Raises:
-        InputError: the rows are not the same.
+        InputError: the reference labels differ, so the rows are not the same.
     """
     references = baseline.references
     if len(references) != len(candidate.references) or not np.array_equal(references, candidate.references):
-        raise InputError("compare: the labels differ, so the rows are not the same. Evaluate both on the same rows.")
+        raise InputError(
+            "compare: the reference labels differ, so the rows are not the same. Evaluate both on the same rows."
+        )
     function, n = METRICS[metric], len(references)
     values = [function(references, found.predicted) for found in (baseline, candidate)]
     drop = 100 * (values[0] - values[1])
@@ -112,7 +121,7 @@ def compare(
 
 
 def count_flips(references: Values, baseline: Values, candidate: Values) -> Flips | None:
-    """Return the numbers of changed rows, or None for numbers, which have no labels."""
+    """Return how many rows became wrong, became right, and changed; None if predictions are numbers, not labels."""
     right, still, unchanged = same(baseline, references), same(candidate, references), same(baseline, candidate)
     if right is None or still is None or unchanged is None:
         return None
@@ -120,9 +129,9 @@ def count_flips(references: Values, baseline: Values, candidate: Values) -> Flip
 
 
 def _detectable(width: float, confidence: float) -> float | None:
-    """Return the smallest true drop, in points, that this number of rows would show with probability POWER.
+    """Return the smallest true drop, in points, that a comparison on these rows detects with probability POWER.
 
-    `width` is that of the interval, in points. None if it is not finite.
+    `width` is the width of the drop's confidence interval, in points. If it is not finite, the result is None.
     """
     if not math.isfinite(width):
         return None
@@ -133,9 +142,10 @@ def _detectable(width: float, confidence: float) -> float | None:
 def _judge(
     drop: float, high: float, n: int, max_drop: float | None, flips: Flips | None, confidence: float
 ) -> tuple[Verdict | None, int | None]:
-    """Return the verdict, and if it is UNKNOWN about how many rows would give a clear one.
+    """Return the verdict and, if it is UNKNOWN, about how many rows would give a clear one.
 
-    Both are None without `max_drop`.
+    `high` is the upper bound of the drop, in points like `drop` and `max_drop`. The number of rows is None if the
+    verdict is clear, or if even MOST_TIMES as many rows would not be enough. Without `max_drop`, both results are None.
     """
     if max_drop is None:
         return None, None
@@ -145,7 +155,7 @@ def _judge(
         return PASSES, None
 
     def bound(times: float) -> float:
-        """Return the upper bound for `times` as many rows with the same shares of flips."""
+        """Return the upper bound of the drop, in points, for `times` as many rows with the same fractions of flips."""
         if flips:
             return 100 * paired_drop(flips.lost * times, flips.gained * times, n * times, confidence=confidence)[1]
         return drop + (high - drop) / math.sqrt(times)

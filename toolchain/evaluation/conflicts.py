@@ -1,4 +1,4 @@
-"""Options that contradict a backend or a bundle."""
+"""Checks that refuse options which do not fit the backend or the bundle."""
 
 from pathlib import Path
 
@@ -9,29 +9,35 @@ from toolchain.recipe.tables import ATTENTIONS, AUTO
 
 
 def refuse_options(backend: str, changes: RecipeValues) -> None:
-    """Refuse options that only another backend has.
+    """Refuse options that the chosen backend does not have. `changes` are the options that the user gave.
 
     Raises:
-        UsageError: naming the option.
+        UsageError: the user gave such an option; the message names it.
     """
     if backend == AUTO:
-        raise UsageError("--backend auto: only for eval, predict and serve. Name a runtime, such as ort or openvino.")
+        raise UsageError("--backend auto: only eval, predict and serve accept auto. Name a backend, such as ort.")
     if changes.get("attention") in ATTENTIONS and backend != "torch":
-        raise UsageError(f"--attention {changes['attention']}: only with --backend torch. Add it.")
+        raise UsageError(f"--attention {changes['attention']}: works only with --backend torch. Add that option.")
     if changes.get("compile") and backend != "torch":
-        raise UsageError("--compile: only with --backend torch. Add it.")
+        raise UsageError("--compile: works only with --backend torch. Add that option.")
     if backend == "torch" and changes.get("file"):
-        raise UsageError(f"--file {changes['file']}: torch runs the checkpoint. Leave it out, or choose --backend ort.")
+        raise UsageError(
+            f"--file {changes['file']}: torch runs the checkpoint, not a file of the bundle. Leave --file out, or "
+            "choose --backend ort."
+        )
 
 
 def refuse_fixed(bundle: Bundle, changes: RecipeValues) -> None:
-    """Refuse options that only a new build can change.
+    """Refuse a `--model` or `--max-length` that differs from the one that the bundle was built with.
 
     Raises:
-        UsageError: a model or a length was asked for that is not the bundle's.
+        UsageError: an option differs, so only a new build can have its value.
     """
     fixed = {"model": bundle.manifest["model"]["id"], "max_length": bundle.manifest["max_length"]}
     for key, value in fixed.items():
         asked = changes.get(key)
         if asked not in (None, value) and not (key == "model" and Path(asked).resolve() == Path(str(value))):
-            raise UsageError(f"{flag(key)} {asked}: {bundle.path} was built with {value}. Build another bundle.")
+            raise UsageError(
+                f"{flag(key)} {asked}: {bundle.path} was built with {value}. Leave the option out, or build another "
+                "bundle."
+            )

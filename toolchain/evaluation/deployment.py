@@ -1,4 +1,7 @@
-"""The answer of a gated build in words, and the place where it is kept."""
+"""The outcome of a gated build in words: which of its files may be deployed, and why the others may not.
+
+A gated build (`toolchain build --max-drop`) compares each candidate file with FP32 and gives it a verdict.
+"""
 
 from pathlib import Path
 
@@ -13,7 +16,10 @@ GATE = Path("gate/gate.json")
 
 
 def sentence(answer: Deployment) -> str:
-    """Return the answer in words, without the next command."""
+    """Return the outcome in words: the file to deploy with its gain over FP32, then a remark on each other candidate.
+
+    The next command to run is not part of the text.
+    """
     if not answer["file"]:
         return " ".join(["Do not deploy this bundle yet.", *(_remark(one) for one in answer["candidates"])])
     (best,) = (one for one in answer["candidates"] if one["file"] == answer["file"])
@@ -37,7 +43,7 @@ def _metric(found: NamedComparison) -> str:
 
 
 def _gain(answer: Deployment, best: Candidate) -> str:
-    """Return the size beside that of FP32, and the speed if it was measured."""
+    """Return a sentence on the file's size compared with FP32's and, if it was measured, on its speed-up."""
     size = f"has {megabytes(best['bytes'])} MB instead of {megabytes(answer['fp32_bytes'])} MB"
     if answer["speed_up"] is None:
         return f"It {size}."
@@ -48,12 +54,12 @@ def _gain(answer: Deployment, best: Candidate) -> str:
 def _where(one: Candidate) -> str:
     if one.get("halves"):
         gpu = "a GPU of compute capability 8.9 or later" if ".fp8." in one["file"] else "a GPU"
-        return f"{gpu} (judged here with float16 rounded as there)"
+        return f"{gpu} (judged on this CPU with float16 rounding emulated)"
     return "a CPU" if one["device"] == "cpu" else "this GPU"
 
 
 def _changed(found: NamedComparison) -> str:
-    """Return how many predictions changed, in words."""
+    """Return a phrase with the number of changed labels or, for a regression, with the number of compared rows."""
     flips, n = found["flips"], found["n"]
     if flips is None:
         return f"on {n:,} rows"
@@ -64,10 +70,10 @@ def _changed(found: NamedComparison) -> str:
 
 
 def _remark(one: Candidate) -> str:
-    """Return the verdict on an artefact that is not recommended."""
+    """Return a sentence with the verdict on a candidate file other than the recommended one."""
     found, reader = one["comparison"], ""
     if one["device"] == "cpu" and ".cpu." not in one["file"]:
-        reader = f", the graph for GPUs{' with float16 rounded as there' if one.get('halves') else ''},"
+        reader = f", the graph for GPUs{' with float16 rounding emulated' if one.get('halves') else ''},"
     if one["verdict"] == PASSES:
         return f"{one['file']}{reader} passes too."
     drop = f"{one['file']}{reader} fails" if one["verdict"] == FAILS else f"{one['file']}{reader} may pass or fail"
@@ -76,5 +82,5 @@ def _remark(one: Candidate) -> str:
     if one["verdict"] == UNKNOWN:
         text += f", and {_changed(found)}"
         text += f"; {found['why']}" if "why" in found else ""
-        text += f"; about {found['rows_to_tell']:,} rows would tell" if found["rows_to_tell"] else ""
+        text += f"; about {found['rows_to_tell']:,} rows would decide it" if found["rows_to_tell"] else ""
     return f"{text}."

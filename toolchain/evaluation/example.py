@@ -1,4 +1,4 @@
-"""Rows that show how a bundle is used: real ones where its data lie on this machine, else built-in sentences."""
+"""Example rows for a bundle: rows of its data if the data are on this machine, otherwise built-in sentences."""
 
 from pathlib import Path
 
@@ -13,7 +13,11 @@ SHORT, FIRST = 120, 64
 
 
 def example_rows(resolved: ResolvedRecipe, count: int) -> list[Text]:
-    """Return two to `count` short rows that the model takes, from the split to evaluate; nothing is downloaded."""
+    """Return two to `count` short rows in the form that the model takes, texts or pairs.
+
+    They come from the evaluation split or, if this machine does not have it, from built-in sentences. Nothing is
+    downloaded.
+    """
     rows = dict.fromkeys(_first_rows(resolved))
     short = [row for row in rows if max(map(len, row)) <= SHORT and all(part.strip() for part in row)]
     return (short if len(short) > 1 else probe_texts(resolved.head.texts_per_row))[:count]

@@ -1,4 +1,7 @@
-"""The evaluated rows that a model learnt from in `toolchain shrink` or `heal`, which make its figures too good."""
+"""The evaluated rows that `toolchain shrink` or `toolchain heal` used to train or tune the model.
+
+On such rows a model's metrics are too good, so `eval` counts them and says so.
+"""
 
 from toolchain.bundle import Bundle
 from toolchain.bundle.healed import STEP, graph_of, healed_graphs
@@ -9,10 +12,10 @@ from toolchain.recipe.tables import BACKENDS
 
 
 def learnt_rows(target: Target, rows: Rows) -> int:
-    """Return the number of rows that the model of a target learnt from.
+    """Return how many of `rows` were used to train or tune the model of a target.
 
     Raises:
-        InputError: the list of these rows is broken.
+        InputError: the list of these rows, in the bundle or beside the checkpoint, is damaged.
     """
     if target.bundle:
         known = learnt_digests(target.bundle, healed=_is_healed(target, target.bundle))
@@ -22,9 +25,10 @@ def learnt_rows(target: Target, rows: Rows) -> int:
 
 
 def _is_healed(target: Target, bundle: Bundle) -> bool:
-    """Return whether a target has the healed weights of its bundle, or of a stage of it.
+    """Return whether a target may run weights that `toolchain heal` changed, in its own model or in a first stage.
 
-    The checkpoint lacks them, also if PyTorch quantizes it, and so do engines with attention in plugins.
+    Only INT8 graphs and engines have healed weights. The checkpoint lacks them, even if PyTorch quantizes it, and so do
+    engines whose attention is computed by plugins.
     """
     whole = BACKENDS[target.backend].runs == "checkpoint" or "plugin" in target.variant.split(".")
     steps = bundle.manifest["steps"]

@@ -1,7 +1,8 @@
 """The measurement of one runtime on one task: accuracy with its interval, latency, throughput and memory.
 
-The measured pass tokenizes each text once, in windows of rows. It sorts rows by length, makes batches of a budget of
-padded positions, and returns the logits in the order of the rows. Warm-up runs are not timed.
+The timed pass tokenizes each text once, a window of rows at a time. It sorts the rows of a window by length, makes
+batches that have at most a fixed number of positions, padding included (the budget), and returns the logits in the
+order of the rows. Warm-up runs are not timed.
 """
 
 import time
@@ -27,7 +28,8 @@ from toolchain.meters.memory import MemoryMeter
 from toolchain.records.result import Agreement, ChangedRow, MostFrequent, Scores, Speed, Timing, TokenCounts
 from toolchain.runtimes.batched import Run, run, run_texts
 
-# Padded positions per batch to choose from. CPUs are fastest with a batch that fits the cache, GPUs with a large one.
+# Positions per batch, padding included, to choose from. CPUs are fastest with a batch that fits the cache, GPUs with a
+# large one.
 BUDGETS = (512, 1024, 2048, 4096)
 
 # Rows on which the budget is chosen: a few batches of the largest budget.
@@ -49,7 +51,10 @@ FindCut = Callable[[list[Text], Indices], NDArray[np.bool_]]
 
 
 def choose_budget(infer: Infer, encode: Encode, texts: list[Text], *, seed: int) -> int:
-    """Return the budget of BUDGETS with which a sample of the texts runs fastest, after one warm-up pass of each."""
+    """Return the limit of positions per batch (padding included) with which a sample of the texts runs fastest.
+
+    The limit is one of BUDGETS. Each of them runs the sample once to warm up and once for the measurement.
+    """
     sample = encode(_sample(texts, TRIAL_ROWS, seed=seed))
     warm_up = reversed(BUDGETS)  # the largest first, so that no memory arena grows later
     times = {}
@@ -74,21 +79,21 @@ def measure(
     warm_up_all: bool = False,
     find_cut: FindCut | None = None,
 ) -> tuple[Logits, Speed]:
-    """Return the logits of `texts`, float32 [rows, classes], and the keys of a result for speed and memory.
+    """Return the logits of `texts`, float32 [rows, classes], and the entries of a result for speed and memory.
 
     Args:
         infer: the open runtime.
         encode: the function that turns texts into what `infer` takes.
         texts: all rows.
-        seed: seed of the row samples that choose the batch size and measure the latency.
-        log: takes lines about the progress.
-        device: the device that `infer` runs on, for the memory.
+        seed: seed of the random samples of rows on which the batch size is chosen and the latency is measured.
+        log: called with each line of progress.
+        device: the device that `infer` runs on, whose peak memory is measured.
         warm_up_all: run every shape once before the measurement, because the first run of a shape captures a CUDA
             graph.
-        find_cut: the function that tells which rows were truncated, to count them.
+        find_cut: the function that tells which rows were truncated, to count them. Without it they are not counted.
 
     Raises:
-        InputError: a logit is not finite.
+        InputError: the model computes a logit that is NaN or infinite.
     """
     memory, contention = MemoryMeter(device), ContentionMeter()
     memory.start()
@@ -106,7 +111,7 @@ def measure(
 def _speed(
     infer: Infer, encode: Encode, texts: list[Text], *, seed: int, log: Callable[[str], None], warm_up_all: bool
 ) -> tuple[Run, Timing]:
-    log(f"warming up and choosing a batch size, {len(texts)} rows")
+    log(f"warming up and choosing a batch size, {min(TRIAL_ROWS, len(texts))} rows")
     budget = choose_budget(infer, encode, texts, seed=seed)
 
     if warm_up_all:
@@ -119,7 +124,10 @@ def _speed(
         wall_s = time.perf_counter() - start
     if not np.isfinite(done.logits).all():
         row = int(np.argmin(np.isfinite(done.logits).all(axis=1)))
-        raise InputError(f"row {row + 1}: the model computes {done.logits[row]}. Try another precision.")
+        raise InputError(
+            f"row {row + 1}: the model computes the logits {done.logits[row]}, which are not all finite. "
+            "Try another precision."
+        )
 
     singles = [[text] for text in _sample(texts, LATENCY_ROWS, seed=seed)]
     log(f"timing {len(singles)} rows one by one")
@@ -139,9 +147,10 @@ def _speed(
 
 
 def _tokens(done: Run, budget: int) -> TokenCounts:
-    """Return the tokens and the padded positions of a pass.
+    """Return how many real tokens, positions and pairs of positions a pass computed, and the lengths of its rows.
 
-    The work of attention grows with the pairs of positions in a row, all other work with the positions.
+    Positions include padding. The work of attention grows with the pairs of positions in a row, all other work with the
+    positions.
     """
     real = int(done.lengths.sum())
     lengths, rows = np.unique(done.lengths, return_counts=True)
@@ -158,13 +167,13 @@ def _tokens(done: Run, budget: int) -> TokenCounts:
 
 
 def share_correct(found: Predictions) -> float | None:
-    """Return the share of rows whose prediction equals the reference, 0 to 1; None without labels."""
+    """Return the fraction of rows whose prediction equals the reference; None if predictions are not labels."""
     right = same(found.predicted, found.references)
     return None if right is None else float(right.mean())
 
 
 def most_frequent(found: Predictions) -> MostFrequent | None:
-    """Return the share of the most frequent label, beside the accuracy; None without labels."""
+    """Return the accuracy, and that of always predicting the most frequent label; None if predictions are numbers."""
     right = share_correct(found)
     if right is None:
         return None
@@ -173,7 +182,7 @@ def most_frequent(found: Predictions) -> MostFrequent | None:
 
 
 def score(found: Predictions, head: Head, *, seed: int) -> Scores:
-    """Return the names of the labels, and the metrics of a task with their 95 % intervals."""
+    """Return the scores of predictions: the task's metrics with their 95 % intervals, and figures for each label."""
     both, per_label = (found.references, found.predicted), head.per_label(found)
     scores: Scores = {
         "labels": head.names,
@@ -185,7 +194,10 @@ def score(found: Predictions, head: Head, *, seed: int) -> Scores:
 
 
 def agreement(found: Predictions, reference: Predictions, head: Head, *, name: str) -> Agreement:
-    """Return the agreement of predictions with those of the reference called `name`."""
+    """Return how well predictions agree with those of a reference model, which the result calls `name`.
+
+    The result has the fraction of equal labels, the largest difference of a logit, and the figures that `head` adds.
+    """
     unchanged = same(found.predicted, reference.predicted)
     agreed = {
         "reference": name,
@@ -198,7 +210,7 @@ def agreement(found: Predictions, reference: Predictions, head: Head, *, name: s
 def changed_rows(found: Predictions, reference: Predictions, texts: list[Text], head: Head) -> list[ChangedRow] | None:
     """Return the first SHOWN_ROWS rows whose label differs from the reference's, with their shortened texts.
 
-    None without labels.
+    The result is None if predictions are not labels, as those of a regression.
     """
     unchanged = same(found.predicted, reference.predicted)
     if unchanged is None:

@@ -1,4 +1,4 @@
-"""The original of a checkpoint that `toolchain shrink` made: what its results are compared with."""
+"""Find the original checkpoint from which `toolchain shrink` made a bundle's checkpoint, to compare results with it."""
 
 import logging
 
@@ -17,8 +17,8 @@ NAME = "original-fp32"
 def find_original(target: Target) -> Source | None:
     """Return the checkpoint that a bundle's checkpoint was shrunk from; None if it was not shrunk.
 
-    None also if the original is not where it was, or has changed, with a warning: the shrunk one is the reference then.
-    A hub id is looked up in the hub's cache alone.
+    The result is also None, with a warning, if the original cannot be found or has changed. Results are then compared
+    with the shrunk checkpoint. An original from the hub is searched for only in the hub's cache, not downloaded.
     """
     record = target.bundle.manifest.get("shrink") if target.bundle else None
     if record is None:
@@ -31,7 +31,7 @@ def find_original(target: Target) -> Source | None:
         source = find_model(teacher["id"], **consent, pooling=pooling, download=False)
         if source.digests == teacher["sha256"]:
             return source
-        why = f"{source.folder}: it has changed since {target.bundle.path} was shrunk from it."
+        why = f"{source.folder}: this checkpoint has changed since {target.bundle.path} was shrunk from it."
     except ToolchainError as error:
         why = f"{target.bundle.path}: its original {teacher['id']} cannot be found. ({error})"
     log.warning("%s The shrunk checkpoint is the reference instead.", why)

@@ -1,4 +1,4 @@
-"""Labels for texts: rows in, predictions out, in the same order and in parts that fit into memory."""
+"""Predictions for texts, in the order of the rows. Rows are read and predicted in parts that fit into memory."""
 
 import csv
 import io
@@ -27,12 +27,12 @@ PART_ROWS = 4 * WINDOW_ROWS
 def predict(
     classifier: Classifier, parts: Iterable[list[Text]], *, source: str = "TEXT", advance: Advance = lambda rows: None
 ) -> Iterator[list[PredictedRow]]:
-    """Yield the predictions of each part, one for each of its rows and in their order.
+    """Yield a list of predictions for each part of the rows: one prediction per row, in the order of the rows.
 
-    `source` names where the rows are from in messages.
+    Messages call the origin of the rows `source`, such as the name of a file.
 
     Raises:
-        InputError: as reading the parts does; a text has no token; or the classifier is closed.
+        InputError: the rows cannot be read, a text has no token, or the classifier is closed.
     """
     cut = rows = 0
     for texts in parts:
@@ -53,11 +53,13 @@ def _row(text: Text, answer: Answer) -> PredictedRow:
 
 
 def save(predicted: Iterable[list[PredictedRow]], file: Path) -> int:
-    """Write predictions to a file in the format of its suffix, whole or not at all; return the number of rows.
+    """Write predictions to a file, in the format that its suffix names, and return the number of rows.
+
+    `predicted` may compute the predictions while they are written. After an error, there is no incomplete file.
 
     Raises:
-        UsageError: the suffix names no format.
-        InputError: as reading the rows does.
+        UsageError: the suffix is not one of FORMATS.
+        InputError: see `predict`.
     """
     form, count = format_of(file), 0
     with writing(file) as kept:
@@ -68,12 +70,15 @@ def save(predicted: Iterable[list[PredictedRow]], file: Path) -> int:
 
 
 def json_lines(rows: list[PredictedRow], *, header: bool = False) -> bytes:
-    """Return one JSON object a line."""
+    """Return rows as JSON lines, one object per row. `header` has no effect."""
     return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
 
 
 def csv_lines(rows: list[PredictedRow], *, header: bool = False) -> bytes:
-    """Return CSV with the keys of PredictedRow as columns and texts written by `cell`; a regression lacks a label."""
+    """Return rows as CSV whose columns are the keys of PredictedRow; a regression has no column `label`.
+
+    `cell` puts a quote before a text that a spreadsheet would take for a formula.
+    """
     kept = [{key: cell(_flat(value)) for key, value in row.items() if value is not None} for row in rows]
     text = io.StringIO()
     if kept:
@@ -85,9 +90,9 @@ def csv_lines(rows: list[PredictedRow], *, header: bool = False) -> bytes:
 
 
 def plain_lines(rows: list[PredictedRow], *, header: bool = False) -> bytes:
-    """Return one line for each row, for a person: label, score and texts, with tabs between.
+    """Return one line of text per row for a terminal: label, score and texts, separated by tabs.
 
-    Several labels are joined by commas, as are their scores; a dash stands for none.
+    If a row has several labels, commas separate them and their scores. A dash means that a row has no label.
     """
     return b"".join("\t".join(_plain(row)).encode() + b"\n" for row in rows)
 
@@ -108,12 +113,12 @@ def _plain(row: PredictedRow) -> list[str]:
 
 
 def _flat(value: Any) -> Any:
-    """Return the value of a key of a row as one cell: a list or an object as JSON."""
+    """Return a value of a row as one CSV cell: a list or a dictionary becomes JSON, other values stay as they are."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
 
 
 class Format(Protocol):
-    """Turns rows into the bytes of a file, with a header before them if that is asked for."""
+    """A function that turns rows into bytes of a file; `header` asks for a first line with the names of the columns."""
 
     def __call__(self, rows: list[PredictedRow], *, header: bool = False) -> bytes: ...
 
@@ -122,10 +127,10 @@ FORMATS: dict[str, Format] = {".csv": csv_lines, ".jsonl": json_lines}
 
 
 def format_of(file: Path) -> Format:
-    """Return the format that a file's suffix names.
+    """Return the function that writes the format which a file's suffix names.
 
     Raises:
-        UsageError: it names none.
+        UsageError: the suffix is not one of FORMATS.
     """
     if file.suffix not in FORMATS:
         raise UsageError(f"--output {file}: the suffix does not name a format. Give {' or '.join(FORMATS)}.")

@@ -1,4 +1,4 @@
-"""Remarks on a result: what a reader should know before its figures."""
+"""Remarks on a result: reasons to doubt its figures, in sentences that are shown with them."""
 
 import math
 
@@ -10,21 +10,25 @@ LEAST_ROWS = 32
 
 
 def remarks(result: Result) -> list[str]:
-    """Return sentences on FP8 on a CPU, rows that were cut or learnt from, useless models, and a cascade's rows."""
+    """Return a sentence for each reason to doubt the figures of a result.
+
+    The reasons are FP8 times from a CPU, rows used to train the model, truncated rows, an accuracy that is not clearly
+    above that of the most frequent label, and a cascade whose threshold does not fit the rows.
+    """
     found, rows = _of_cascade(result), result["n"]
     if result.get("precision") == "fp8" and result["device"] == "cpu" and not result.get("halves"):
-        found.append("a CPU computes FP8 in float: these times say nothing about a GPU.")
+        found.append("a CPU computes FP8 in a wider float type, so these times say nothing about a GPU.")
     if learnt := result.get("learnt_rows"):
         found.append(
-            f"the model learnt from {learnt:,} of these {rows:,} rows, in shrink or heal, so its figures are too good. "
-            "Evaluate other rows."
+            f"`toolchain shrink` or `toolchain heal` used {learnt:,} of these {rows:,} rows to train or tune the "
+            "model, so its metrics are too good. Evaluate it on other rows."
         )
     if cut := result["tokens"].get("truncated_rows"):
         found.append(
             f"{cut:,} of {rows:,} rows are longer than --max-length {result.get('max_length')}, and the model does not "
             "see their ends."
         )
-    frequent, answer = result.get("most_frequent"), "labels of a row" if "per_label" in result else "label"
+    frequent, answer = result.get("most_frequent"), "set of labels" if "per_label" in result else "label"
     if (
         frequent
         and rows >= LEAST_ROWS
@@ -32,8 +36,8 @@ def remarks(result: Result) -> list[str]:
     ):
         found.append(
             f"{frequent['accuracy']:.1%} of {rows:,} rows are right, which is not clearly more than the "
-            f"{frequent['share']:.1%} of always answering the most frequent {answer}. Look whether labels and "
-            "columns are those of the model."
+            f"{frequent['share']:.1%} that always predicting the most frequent {answer} would get. Check that the "
+            "label column and the text columns of the data are the ones that the model was trained on."
         )
     return found
 
@@ -43,7 +47,10 @@ DRIFT = 4.0
 
 
 def _of_cascade(result: Result) -> list[str]:
-    """Return sentences about rows unlike those that a cascade's threshold was chosen on, or the same as those."""
+    """Return warnings if a cascade's threshold was chosen on some of the evaluated rows, or on very different rows.
+
+    Rows are very different if the fractions that the first stage passes on differ by more than chance.
+    """
     found, rows, cascade = [], result["n"], result.get("cascade")
     if cascade is None:
         return []
@@ -52,12 +59,13 @@ def _of_cascade(result: Result) -> list[str]:
     error = math.sqrt(pooled * (1 - pooled) * (1 / rows + 1 / known))
     if abs(passed_on - expected) > DRIFT * error:
         found.append(
-            f"the first stage passes {passed_on:.0%} of {rows:,} rows on, and {expected:.0%} of those on which its "
-            "threshold was chosen: these rows are others. Make the cascade again with rows like these."
+            f"the first stage passes {passed_on:.0%} of these {rows:,} rows on to the second, but it passed on "
+            f"{expected:.0%} of the rows that its threshold was chosen on: these rows are different. Run `toolchain "
+            "cascade` again, with rows like these as --calib-data."
         )
     if cascade["chosen_on"]:
         found.append(
-            f"the cascade's threshold was chosen on {cascade['chosen_on']:,} of these {rows:,} rows, so its "
-            "figures are too good. Evaluate other rows, or give others to choose on: toolchain cascade --calib-data."
+            f"the cascade's threshold was chosen on {cascade['chosen_on']:,} of these {rows:,} rows, so its metrics "
+            "are too good. Evaluate it on other rows, or run `toolchain cascade` again with other rows as --calib-data."
         )
     return found

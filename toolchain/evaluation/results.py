@@ -1,4 +1,7 @@
-"""Results: a JSON file with the logits beside it, so that any two results can be compared row by row."""
+"""Save and read results of `eval`: a JSON file for each, and beside it an .npz file with the predictions for each row.
+
+With the predictions, any two results on the same rows can be compared row by row.
+"""
 
 import io
 import logging
@@ -49,14 +52,17 @@ REQUIRED = {
 
 
 def save_result(folder: Path, stem: str, result: Result) -> Path:
-    """Write `stem`.json into a folder and return its path."""
+    """Write a result to `stem`.json in a folder, and return the path of that file."""
     file = folder / f"{stem}.json"
     write_json(file, result)
     return file
 
 
 def save_predictions(file: Path, found: Predictions) -> FileDigest:
-    """Write row ids, logits, references and predictions as .npz, all or nothing; return its name and digest."""
+    """Write row numbers, logits, references and predictions to an .npz file; return its name and SHA-256.
+
+    The file is written whole or not at all.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     ids = np.arange(len(found.logits))
@@ -82,10 +88,10 @@ def read_predictions(file: Path) -> Predictions | None:
 
 
 def load_predictions(result: Result, *, of_reference: bool = False) -> Predictions:
-    """Return the predictions that a result names, or those of its FP32 reference.
+    """Return the predictions of a result or, with `of_reference`, of the FP32 model that it was compared with.
 
     Raises:
-        InputError: the file is missing or changed, or the result is older than such files.
+        InputError: the file of predictions is missing or has changed, or the result's version wrote no such file.
     """
     holder = result["agreement"] if of_reference else result
     kept = holder.get("predictions") if isinstance(holder, dict) else None
@@ -94,17 +100,17 @@ def load_predictions(result: Result, *, of_reference: bool = False) -> Predictio
     file = where.parent / Path(name).name
     found = read_predictions(file)
     if found is None or sha256_file(file) != digest:
-        raise InputError(f"{where}: its predictions in {file.name} are missing or changed. Evaluate again.")
+        raise InputError(f"{where}: its predictions in {file.name} are missing or have changed. Evaluate again.")
     return found
 
 
 def is_resolved(better: Result, other: Result) -> bool:
-    """Return whether a result of the same rows is better than another beyond chance.
+    """Return whether a result is better than another on the same rows by more than chance.
 
-    It is if the paired 95 % interval of the difference of the primary metric lies above 0.
+    That is so if the whole paired 95 % interval of the difference of their primary metric is above 0.
 
     Raises:
-        InputError: the predictions of one are missing, or the rows differ.
+        InputError: the predictions of a result are missing, or the results are not of the same rows.
     """
     both = load_predictions(better), load_predictions(other)
     found = compare(*both, better["primary"], confidence=0.975, seed=better.get("seed", 0))
@@ -112,28 +118,28 @@ def is_resolved(better: Result, other: Result) -> bool:
 
 
 def load_result(file: Path) -> Result:
-    """Read a result.
+    """Return the result that `eval` wrote to a file.
 
     Raises:
-        InputError: the file is missing, or is not a result.
+        InputError: the file is missing, is not a result, or is damaged.
     """
     result = read_json(file, what="the result", advice="Give a result that `eval` wrote.")
     if not isinstance(result, dict) or result.get("schema") != SCHEMA or not result.keys() >= REQUIRED:
         raise InputError(f"{file}: not a result of schema {SCHEMA}. Give one that `eval` wrote.")
     if fault := find_fault(result, Result, whole=False):
-        raise InputError(f"{file}: broken: {fault}. Evaluate again.")
+        raise InputError(f"{file}: the result is broken: {fault}. Evaluate again.")
     if result["primary"] not in (None, *METRICS):
         raise InputError(f"{file}: the metric {result['primary']!r} is unknown. Evaluate again.")
     return cast("Result", {**printable_json(result), "file": str(file)})  # a report and a terminal show its texts
 
 
 def find_results(places: Iterable[Path]) -> list[Result]:
-    """Read results from files, and from bundles and folders that have some.
+    """Return the results in files of results, in folders of such files, and in bundles.
 
-    The results of a bundle are left out if their artefact has changed since, with a warning.
+    A warning says how many results of a bundle are left out because the file that they measured has changed since.
 
     Raises:
-        InputError: a place has no results, or a file is not a result.
+        InputError: one of `places` contains no results, or a file is not a result.
     """
     found: list[Result] = []
     for place in places:
@@ -144,7 +150,7 @@ def find_results(places: Iterable[Path]) -> list[Result]:
         kept = [result for result in results if artefacts is None or _is_current(result, artefacts)]
         if len(kept) < len(results):
             log.warning(
-                "%s: %d results are left out, because their artefacts have changed",
+                "%s: %d results are left out, because the files that they measured have changed. Evaluate again.",
                 place,
                 len(results) - len(kept),
             )
@@ -155,14 +161,14 @@ def find_results(places: Iterable[Path]) -> list[Result]:
 
 
 def _artefacts(bundle: Path) -> dict[str, str]:
-    """Return what results of a bundle may be of, with their digests: its artefacts, and its checkpoint."""
+    """Return name -> digest of everything in a bundle that `eval` can measure: its artefacts and its checkpoint."""
     manifest = open_bundle(bundle, check_files=False).manifest
     checkpoint = manifest.get("model", {}).get("sha256")
     return manifest["artefacts"] | ({"checkpoint": sha256_json(checkpoint)} if checkpoint else {})
 
 
 def _is_current(result: Result, artefacts: dict[str, str]) -> bool:
-    """Return whether what was evaluated is still the bundle's; a server always counts."""
+    """Return whether the file that a result measured is still unchanged in the bundle; True for a server's result."""
     name = result["artefact"]["file"]
     if name not in artefacts:
         return not name.endswith((".onnx", ".plan"))

@@ -1,4 +1,4 @@
-"""`--backend auto`: the runtime for CPUs that runs a bundle fastest on this machine, by a short trial."""
+"""`--backend auto`: a short trial finds the CPU runtime that runs a bundle fastest on this machine."""
 
 import logging
 import statistics
@@ -27,7 +27,9 @@ ROWS, ROUNDS = 64, 3
 
 
 def find_to_run(changes: RecipeValues, place: Path | None, *, prefer_plan: bool = False) -> Target:
-    """Return the target that options ask for, whose runtime the caller opens; for `auto`, the fastest of the trial.
+    """Return the target that the options name or, with `--backend auto`, the target that is fastest in a short trial.
+
+    The caller must open the target's runtime, because that checks the files which run (see `find_target`).
 
     Raises:
         UsageError: `auto` was asked for on a GPU.
@@ -37,17 +39,17 @@ def find_to_run(changes: RecipeValues, place: Path | None, *, prefer_plan: bool 
         return find_target(changes, place, prefer_plan=prefer_plan, runs=True)
     device = changes.get("device") or "auto"
     if device not in ("auto", "cpu"):
-        raise UsageError(f"--backend auto: chooses among runtimes for CPUs, not on {device}. Name one, such as ort.")
+        raise UsageError(f"--backend auto: chooses only among CPU runtimes, not on {device}. Name one, such as ort.")
     names = [name for name, one in BACKENDS.items() if one.callers]
     named = {name: {**changes, "device": "cpu", "backend": name} for name in names}
     return _fastest({name: find_target(one, place, runs=True) for name, one in named.items()})
 
 
 def _fastest(targets: dict[str, Target]) -> Target:
-    """Return the target with the highest throughput, and log what was found.
+    """Return the target with the highest throughput, and log the speed of each target.
 
     Raises:
-        MachineError: none of the runtimes is installed.
+        MachineError: none of the runtimes can be opened on this machine.
     """
     missing: list[str] = []
     with ExitStack() as stack:
@@ -69,7 +71,7 @@ def _fastest(targets: dict[str, Target]) -> Target:
 
 
 def _trial(opened: dict[str, Infer], tokens: Tokens) -> dict[str, tuple[float, float]]:
-    """Return rows/s in batches, and the time of one row in ms, by backend: medians over the passes."""
+    """Return backend -> throughput in batches, rows/s, and latency of a single row, ms: medians of the timed passes."""
     one = tokens.batch(np.array([0]))
     passes: dict[str, list[float]] = {name: [] for name in opened}
     singles: dict[str, list[float]] = {name: [] for name in opened}

@@ -1,4 +1,4 @@
-"""The speed of one runtime against another, measured on the same rows in turns."""
+"""The speed-up of one runtime over another, measured on the same rows in alternating passes."""
 
 import statistics
 
@@ -12,9 +12,10 @@ ROUNDS = 3
 
 
 def speed_up(baseline: Infer, candidate: Infer, tokens: Tokens, *, max_slots: int = DEFAULT_SLOTS) -> float:
-    """Return how many times as fast the candidate runs the rows: the ratio of the median times, without tokenization.
+    """Return the speed-up of the candidate over the baseline, a ratio, on the same rows and without tokenization.
 
-    Both run the rows once before the timed passes.
+    It is the baseline's median time divided by the candidate's, over ROUNDS passes. Both first run the rows once
+    without timing.
     """
     times: tuple[list[float], list[float]] = [], []
     for turn in track(range(ROUNDS + 1), total=ROUNDS + 1, text="timing against FP32"):

@@ -1,4 +1,8 @@
-"""The first stage of a bundle that is a cascade, as `toolchain cascade` wrote it."""
+"""The first stage of a cascade bundle, read from the files that `toolchain cascade` added to the bundle.
+
+A cascade has two models. The cheap first stage answers the rows that it is sure of, and passes the others on to the
+second stage, which is the bundle's own model.
+"""
 
 import math
 from collections.abc import Iterator
@@ -28,17 +32,17 @@ if TYPE_CHECKING:
 FOLDER = "cascade"
 LEXICAL, SMALL = f"{FOLDER}/lexical.safetensors", f"{FOLDER}/small"
 
-AGAIN = "Make the cascade again."
+AGAIN = "Run `toolchain cascade` again."
 
 # Digests of the texts that the threshold was chosen on.
 ROWS = f"{FOLDER}/rows.json"
 
 
 def record_of(bundle: Bundle | None) -> CascadeRecord | None:
-    """Return what a bundle says of its cascade; None if it is not one.
+    """Return the entry `cascade` of a bundle's manifest; None if the bundle is not a cascade.
 
     Raises:
-        InputError: the bundle lacks a part of it, or names other files.
+        InputError: the entry lacks a key, or names a file that `toolchain cascade` does not write.
     """
     record = bundle.manifest.get("cascade") if bundle else None
     if record is None or bundle is None:
@@ -47,21 +51,21 @@ def record_of(bundle: Bundle | None) -> CascadeRecord | None:
     needed = {"threshold", "passed_on", "calibrated_on"} | ({"sha256"} if file == SMALL else set())
     whole = needed <= record.keys() and "n" in record["calibrated_on"] and math.isfinite(record["threshold"])
     if file is None or record.get("file") != file or not whole:
-        raise InputError(f"{bundle.path / MANIFEST}: its cascade is broken. {AGAIN}")
+        raise InputError(f"{bundle.path / MANIFEST}: its entry `cascade` is broken. {AGAIN}")
     return record
 
 
 def find_stage(target: "Target") -> FirstStage | None:
-    """Return the first stage of a target that is a graph or a plan of a cascade, else None.
+    """Return the first stage of a target that runs a graph or a plan of a cascade bundle; None for other targets.
 
     Raises:
-        InputError: its files are damaged.
+        InputError: the files of the first stage are damaged.
     """
     return _stage(target) if BACKENDS[target.backend].runs in ("graph", "plan") else None
 
 
 def _stage(target: "Target") -> FirstStage | None:
-    """Return the first stage of a target's bundle, whatever runs, or None if the bundle is not a cascade."""
+    """Return the first stage of a target's bundle on any backend; None if the bundle is not a cascade."""
     record = record_of(target.bundle)
     if record is None or target.bundle is None:
         return None
@@ -78,7 +82,10 @@ def _stage(target: "Target") -> FirstStage | None:
 
 
 def find_small(target: "Target") -> "Target | None":
-    """Return the bundle that is the first stage of a target, on the same device; None without one."""
+    """Return the target of the smaller bundle that is a cascade's first stage; None if there is no such bundle.
+
+    That bundle runs on the same device as `target`, or on the CPU if `target` is a server.
+    """
     record = record_of(target.bundle)
     if record is None or target.bundle is None or record["first"] != "bundle":
         return None
@@ -90,12 +97,12 @@ def find_small(target: "Target") -> "Target | None":
 
 
 def run_choices(target: "Target") -> dict[str, Any]:  # each backend has other arguments
-    """Return the keyword arguments of `open_runtime`, with the first stage of a target that is a cascade."""
+    """Return the keyword arguments of `open_runtime` for a target, including the first stage of a cascade."""
     return {**target.choices, **({"stage": stage} if (stage := find_stage(target)) else {})}
 
 
 def lexical_stage(model: Lexical, threshold: float) -> FirstStage:
-    """Return a lexical model as a first stage; it needs no device."""
+    """Return a lexical model as a first stage. numpy computes it, whatever the device of the second stage."""
 
     def opener(**_: Any) -> AbstractContextManager[Infer]:
         return nullcontext(model)
@@ -104,7 +111,7 @@ def lexical_stage(model: Lexical, threshold: float) -> FirstStage:
 
 
 def bundle_stage(small: "Target", threshold: float) -> FirstStage:
-    """Return a smaller bundle as a first stage. It gets those inputs of the second stage that it takes."""
+    """Return a smaller bundle as a first stage. It gets only those inputs of a batch that its own model takes."""
     names = list(small.resolved.source.facts.values)
     return FirstStage(partial(_opened, small, names), threshold)
 
@@ -120,7 +127,12 @@ def _opened(small: "Target", names: list[str], **sharing: Any) -> Iterator[Infer
 
 
 def stage_run(target: "Target", rows: Rows) -> CascadeRun | None:
-    """Return which share of rows the second stage of a target runs, a server's too; None without a first stage."""
+    """Run the first stage of a cascade on `rows`; return the `cascade` block of a result.
+
+    The block has the fraction of rows that the first stage passes on to the second, and the fraction that was expected
+    from the rows on which the threshold was chosen. The first stage runs here, even if the target is a server. The
+    block is None if the target has no first stage, or is a checkpoint.
+    """
     record = record_of(target.bundle)
     if record is None or target.bundle is None or BACKENDS[target.backend].runs == "checkpoint":
         return None
@@ -140,5 +152,5 @@ def stage_run(target: "Target", rows: Rows) -> CascadeRun | None:
 
 
 def share_of_tokens(tokens: Tokens, rest: np.ndarray[Any, np.dtype[np.bool_]]) -> float:
-    """Return the share of all tokens that the rows of the mask `rest` have, 0 to 1."""
+    """Return the fraction of all tokens that are in the rows of the mask `rest`, 0 to 1."""
     return float(tokens.lengths[rest].sum() / tokens.lengths.sum())

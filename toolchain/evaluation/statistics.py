@@ -1,4 +1,8 @@
-"""Confidence intervals of a metric, and of the difference of two metrics on the same rows."""
+"""Confidence intervals of a metric, and of the difference of a metric between two models on the same rows.
+
+Some intervals are percentiles of random draws. Each draw gives the rows (or queries, or cells of a confusion table)
+random weights and computes the metric with these weights.
+"""
 
 import math
 import warnings
@@ -46,16 +50,16 @@ POWER = 0.8
 
 
 def metric_ci95(name: str, references: Values, predictions: Values, *, seed: int) -> tuple[float, float]:
-    """Return the 95 % interval of a metric of METRICS over rows: low and high end.
+    """Return the lower and the upper end of the 95 % confidence interval of the metric `name` over rows.
 
-    No interval has a width of 0, also where every row is right:
+    No interval has a width of 0, even if every row is right:
 
     * accuracy, subset accuracy: Wilson's score interval (Journal of the American Statistical Association 22, 1927).
     * F1, Matthews' correlation: percentiles over draws of the confusion table, see `_draws`.
-    * micro and macro F1: percentiles over draws of the rows, see `_draws_of_rows`; without any label, nothing is known.
-    * of rankings: percentiles over draws of the queries, see `_draws_of_queries`.
-    * correlations: the percentile bootstrap (Efron, 1979), or `_beside_perfect`; of fewer than LEAST_PAIRS
-      rows, or of constant numbers, nothing is known.
+    * micro, macro and entity F1: percentiles over draws of rows, see `_draws_of_rows`; (0, 1) if no row has a label.
+    * metrics of rankings: percentiles over draws of queries, see `_draws_of_queries`.
+    * correlations: the percentile bootstrap (Efron, 1979), or `_beside_perfect` for a correlation of 1 or -1; (-1, 1)
+      with fewer than LEAST_PAIRS rows, or if the references or the predictions are constant.
     """
     point = METRICS[name](references, predictions)
     if name in SHARES:
@@ -79,22 +83,23 @@ def metric_ci95(name: str, references: Values, predictions: Values, *, seed: int
 
 
 def _right(references: Values, predictions: Values) -> NDArray[np.bool_]:
-    """Return which rows are right, bool [rows]; of labels, not of numbers."""
+    """Return which rows are predicted correctly, bool [rows]. Predictions must be labels, not numbers."""
     right = same(predictions, references)
     assert right is not None, "a share is of labels"
     return right
 
 
 def _says_nothing(references: Values, predictions: Values) -> bool:
-    """Return whether nothing is known of a correlation: there are few rows, or one side is constant."""
+    """Return whether the data say nothing about a correlation: rows are too few, or one of the arrays is constant."""
     return len(references) < LEAST_PAIRS or not np.ptp(references) or not np.ptp(predictions)
 
 
 def _beside_perfect(correlation: float, rows: int) -> tuple[float, float]:
-    """Return a 95 % interval of a correlation of 1 or -1 by at least 4 rows.
+    """Return a 95 % interval of a correlation that is 1 or -1 on at least 4 rows.
 
-    Where all rows lie on a line, no resample varies. The interval is Fisher's (Biometrika 10, 1915) of the nearest rank
-    correlation below 1, that of rows of which two neighbours have changed their places: 1 - 12 / (n (n^2 - 1)).
+    If all rows lie on a line, every resample of the bootstrap has the same correlation, so its interval has no width.
+    This is Fisher's interval (Biometrika 10, 1915) for the largest rank correlation below 1: two neighbours in the
+    order of n rows are swapped, which gives 1 - 12 / (n (n^2 - 1)). For -1 it is mirrored.
     """
     nearest = 1 - 12 / (rows * (rows**2 - 1))
     low = math.tanh(math.atanh(nearest) - normal_quantile(0.975) / math.sqrt(rows - 3))
@@ -102,7 +107,7 @@ def _beside_perfect(correlation: float, rows: int) -> tuple[float, float]:
 
 
 def wilson_ci95(right: int, rows: int) -> tuple[float, float]:
-    """Return Wilson's 95 % score interval of a share: low and high end."""
+    """Return the lower and the upper end of Wilson's 95 % score interval of the proportion `right` / `rows`."""
     from scipy.stats import binomtest
 
     interval = binomtest(right, rows).proportion_ci(0.95, method="wilson")
@@ -112,13 +117,18 @@ def wilson_ci95(right: int, rows: int) -> tuple[float, float]:
 def metric_drop(
     name: str, references: Values, baseline: Values, candidate: Values, *, confidence: float, seed: int
 ) -> tuple[float, float]:
-    """Return the one-sided bounds, each at `confidence`, of metric(baseline) - metric(candidate).
+    """Return the lower and the upper bound of metric(baseline) - metric(candidate), each one-sided at `confidence`.
 
-    Both metrics are of the same rows, so the difficulty of the rows cancels out. Shares of right rows have Tango's
-    interval (`paired_drop`). Other metrics of classes have percentiles over draws of the table of reference, baseline
-    and candidate (`_draws`), those of several labels a row over draws of the rows (`_draws_of_rows`), and those of
-    rankings over draws of the queries, so that rows which did not change leave doubt too. Correlations have the paired
-    bootstrap; with fewer than LEAST_PAIRS rows, or constant predictions, their bounds are infinite.
+    Both metrics are computed on the same rows, so the difficulty of the rows cancels out. The bounds depend on the
+    metric:
+
+    * accuracy, subset accuracy: Tango's interval, see `paired_drop`.
+    * F1, Matthews' correlation: percentiles over draws of the table that counts references and both predictions.
+    * micro, macro and entity F1: percentiles over draws of rows; infinite if no row has a label.
+    * metrics of rankings: percentiles over draws of queries.
+    * correlations: the paired bootstrap; infinite with fewer than LEAST_PAIRS rows, or if an array is constant.
+
+    The draws and Tango's interval allow for changes that this sample happens to lack.
     """
     metric = METRICS[name]
     if name in SHARES:
@@ -145,13 +155,13 @@ def metric_drop(
 
 
 def _draws(name: str, references: Values, predictions: tuple[Values, ...], *, seed: int) -> list[Tables]:
-    """Return draws of a metric for one set of predictions, or for two on the same rows, float64 [draws] each.
+    """Return random values of a metric for each set of predictions, float64 [draws], from random confusion tables.
 
-    The draws are of the Dirichlet posterior of the table of counts (Goutte and Gaussier, A Probabilistic Interpretation
-    of Precision, Recall and F-score, ECIR 2005). The prior of two classes is Jeffreys': half a row in each cell. The
-    prior of more classes has the same weight: one row each, spread evenly, for rows that are right in all predictions,
-    wrong alike in all, and, of two predictions, right in the first or in the second alone. Thus a kind of row that the
-    sample lacks is still possible, which a bootstrap of the rows would exclude.
+    The tables are drawn from the Dirichlet posterior of the real table's counts (Goutte and Gaussier, A Probabilistic
+    Interpretation of Precision, Recall and F-score, ECIR 2005). The prior for two classes is Jeffreys': half a row in
+    each cell. The prior for more classes has the same total weight. One row each is spread evenly over the cells where
+    all predictions are right, where all make the same mistake, and, for two predictions, where only the first or only
+    the second is right. So a draw can contain cases that the sample lacks, which a bootstrap of the rows cannot.
     """
     from scipy.sparse import coo_array
 
@@ -174,12 +184,12 @@ def _draws(name: str, references: Values, predictions: tuple[Values, ...], *, se
 
 
 def _draws_of_rows(name: str, references: Values, predictions: tuple[Values, ...], *, seed: int) -> list[Tables]:
-    """Return draws of a metric of counts for one or two sets of predictions on the same rows, float64 [draws] each.
+    """Return random values of a multi-label F1, float64 [draws], for each set of predictions (one or two sets).
 
-    Each draw gives every row a weight, the same in both sets: the Bayesian bootstrap (Rubin, The Annals of Statistics
-    9, 1981). Labels of a row are not independent, so rows are drawn, and never labels. As in `_draws`, the prior adds
-    one row of each kind that the sample may lack: right in all predictions, without any label in all, and, of two
-    predictions, right in the first or in the second alone. Such a row has the average number of labels.
+    Each draw gives every row a random weight, the same in both sets: the Bayesian bootstrap (Rubin, The Annals of
+    Statistics 9, 1981). Rows have weights rather than labels, because the labels of a row are not independent. As in
+    `_draws`, the prior adds one row of each kind that the sample may lack: all predictions are right, all are empty,
+    and, for two predictions, one is right and the other is empty. Such a row has the average number of labels.
     """
     right, empty = row_counts(references, references), row_counts(references, np.zeros_like(references))
     average = [kind.mean(axis=0, keepdims=True) for kind in (right, empty)]
@@ -200,10 +210,11 @@ def _draws_of_rows(name: str, references: Values, predictions: tuple[Values, ...
 
 
 def _draws_of_queries(name: str, references: Values, predictions: tuple[Values, ...], *, seed: int) -> list[Tables]:
-    """Return draws of a metric of rankings for one or two sets of predictions, float64 [draws] each.
+    """Return random values of a metric of rankings, float64 [draws], for each set of predictions (one or two sets).
 
-    As in `_draws_of_rows`, but queries have the weights, because the texts of a query are not independent. The prior
-    adds one query of each kind: with the values 1 and 0 and, of two predictions, 1 in the first or in the second alone.
+    As in `_draws_of_rows`, but queries have weights, because the texts of a query are not independent. The prior adds a
+    query with the value 0 and one with the value 1. For two sets of predictions it also adds two queries with the
+    value 1 in one set and 0 in the other.
     """
     values = np.stack([OF_QUERIES[name](references, one) for one in predictions])
     kinds = np.array([[0, 1, 0, 1], [0, 1, 1, 0]] if len(predictions) == 2 else [[0, 1]])
@@ -218,9 +229,10 @@ def _draws_of_queries(name: str, references: Values, predictions: tuple[Values, 
 
 
 def _cells(references: Values, predictions: tuple[Values, ...]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the kinds of rows, int64 [kinds, 1 + predictions], and the weight of each: its rows, and the prior's.
+    """Return the cells of the confusion table, int64 [cells, 1 + predictions], and the weight of each.
 
-    A kind is the reference and the predictions of a row.
+    A cell is a reference class with a predicted class for each set of predictions. Its weight is the number of its rows
+    plus that of the prior.
     """
     rows = np.stack([references, *predictions], axis=1).astype(np.int64)
     classes = max(2, int(rows.max()) + 1)
@@ -236,7 +248,7 @@ def _cells(references: Values, predictions: tuple[Values, ...]) -> tuple[NDArray
 
 
 def bootstrap_mean_ci95(values: Sequence[float], *, seed: int) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of the mean of at least two values: low and high end.
+    """Return the lower and the upper end of the 95 % bootstrap interval of the mean of at least two values.
 
     The plain percentile interval of a few values is too narrow: it uses the normal quantile instead of Student's, and
     the variance with the divisor n instead of n - 1. This is the expanded percentile interval, whose percentiles lie
@@ -252,9 +264,10 @@ def bootstrap_mean_ci95(values: Sequence[float], *, seed: int) -> tuple[float, f
 
 
 def bootstrap_ratio_ci95(above: Values, below: Values, *, seed: int) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of a sum over another sum, drawn together: low and high end.
+    """Return the lower and the upper end of the 95 % bootstrap interval of sum(`above`) / sum(`below`).
 
-    Both have a value for each of at least two units, such as the loss and the tokens of a document.
+    Both arrays have a value for each of at least two units, such as the loss and the tokens of each document. A
+    resample draws units, so it takes both values of a unit together.
     """
 
     def ratio(one: Values, other: Values, axis: int) -> Values:
@@ -267,10 +280,11 @@ def bootstrap_ratio_ci95(above: Values, below: Values, *, seed: int) -> tuple[fl
 
 
 def detectable_mean(values: Sequence[float]) -> float:
-    """Return the smallest true mean that a two-sided t-test at level 0.05 detects with probability POWER.
+    """Return the smallest true mean of n values that a two-sided t-test at level 0.05 detects with probability POWER.
 
-    The values, at least two, give the standard deviation s. The formula (t[0.975, n - 1] + t[POWER, n - 1]) s / sqrt(n)
-    is the usual approximation of the power of a paired t-test; it uses Student's t instead of the noncentral t.
+    The n values, at least two, give the standard deviation s. The formula
+    (t[0.975, n - 1] + t[POWER, n - 1]) s / sqrt(n) is the usual approximation: it uses Student's t instead of the
+    noncentral t.
     """
     n = len(values)
     quantiles = student_quantile(0.975, n - 1) + student_quantile(POWER, n - 1)
@@ -285,7 +299,7 @@ def _bootstrap(
     resamples: int = RESAMPLES,
     vectorized: bool = False,
 ) -> Any:
-    """Return scipy's BootstrapResult, which has no types, of a statistic over paired samples."""
+    """Return scipy's BootstrapResult (which has no type annotations) for a statistic of paired samples."""
     from scipy.stats import bootstrap
 
     with warnings.catch_warnings():  # scikit-learn and scipy warn of a resample with a single class
@@ -303,18 +317,22 @@ def _bootstrap(
 
 
 def mcnemar(lost: int, gained: int) -> float:
-    """Return the exact two-sided p-value that rows are lost and gained equally often (McNemar, 1947)."""
+    """Return the exact two-sided p-value of McNemar's test (1947), where `lost` rows became wrong and `gained` right.
+
+    The null hypothesis is that rows become wrong as often as they become right.
+    """
     from scipy.stats import binomtest
 
     return float(binomtest(lost, lost + gained).pvalue) if lost + gained else 1.0
 
 
 def paired_drop(lost: float, gained: float, rows: float, *, confidence: float) -> tuple[float, float]:
-    """Return the one-sided bounds, each at `confidence`, of (lost - gained) / rows.
+    """Return the lower and the upper bound of (lost - gained) / rows, each one-sided at `confidence`.
 
-    It is Tango's score interval for paired proportions (Statistics in Medicine 17, 1998, 891-908). Unlike Wald's
-    interval it keeps its coverage for small counts, and its width is not 0 if no row was lost or gained. The counts may
-    be fractions, to extrapolate to other numbers of rows.
+    `lost` rows became wrong and `gained` rows became right. The bounds are Tango's score interval for paired
+    proportions (Statistics in Medicine 17, 1998, 891-908). Unlike Wald's interval it keeps its coverage for small
+    counts, and its width is not 0 if no row was lost or gained. The counts need not be integers, so that a caller can
+    extrapolate to another number of rows.
     """
     from scipy.optimize import brentq
 
@@ -330,7 +348,7 @@ def paired_drop(lost: float, gained: float, rows: float, *, confidence: float) -
 
 
 def _score(drop: float, lost: float, gained: float, rows: float) -> float:
-    """Return Tango's score statistic of a hypothetical drop. It is standard normal if that is the true drop."""
+    """Return Tango's score statistic for a true drop of `drop`; under that hypothesis it is standard normal."""
     linear = -lost - gained + (2 * rows - lost + gained) * drop
     constant = -gained * drop * (1 - drop)
     # The maximum likelihood estimate of the share of gained rows under the hypothesis.

@@ -1,7 +1,7 @@
-"""The target of a run: the one place that decides which file of a bundle runs, on which backend and device.
+"""The target of a run: which file of a bundle runs, on which backend and device. Only this module decides that.
 
-`find_target` reads what it needs once and returns plain data. `eval`, `compare`, `verify`, `profile`, `serve` and the
-Triton repository start from here.
+`find_target` reads the bundle or checkpoint once and returns plain data. `eval`, `compare`, `verify`, `profile`,
+`serve` and the export to Triton all begin with it.
 """
 
 import functools
@@ -43,8 +43,8 @@ PERSONAL = (*CONSENT, "url", "token_file")
 class Target:
     """One model on one backend and device.
 
-    `file` is the name of the artefact that runs; None for a checkpoint or a server. `model` is what the runtime opens.
-    `graph` is the ONNX graph whose operations it computes; None for a server, or a checkpoint without a bundle.
+    `file` is the name of the artefact that runs; None for a checkpoint or a server. `model` is passed to the runtime.
+    `graph` is the ONNX graph with the model's operations; None for a server, or for a checkpoint without a bundle.
     """
 
     resolved: ResolvedRecipe
@@ -60,7 +60,7 @@ class Target:
 
     @property
     def remote(self) -> bool:
-        """Whether the model runs in a server, so that nothing on this machine can be measured of it."""
+        """Whether the model runs in a server, so that its memory and energy cannot be measured here."""
         return isinstance(self.model, Server)
 
     @property
@@ -70,12 +70,12 @@ class Target:
 
     @property
     def encode(self) -> Encode:
-        """The function that turns texts into what the runtime takes: tokens, or the texts themselves for a server."""
+        """The function that turns texts into the input of the runtime: tokens, or for a server the texts themselves."""
         return functools.partial(RemoteTexts, encode=self.resolved.encode) if self.remote else self.resolved.encode
 
     @property
     def choices(self) -> dict[str, Any]:  # each backend has other arguments
-        """The keyword arguments of `open_runtime`; each backend has its own."""
+        """The keyword arguments for `open_runtime`, which differ between backends."""
         recipe = self.resolved.recipe
         attention = _attention(self.backend, recipe)
         pinned = recipe.trust is not None and BACKENDS[self.backend].runs == "plan"
@@ -91,7 +91,7 @@ class Target:
 
     @property
     def digests(self) -> dict[str, str]:
-        """Name -> SHA-256 of each file that its runtime may read beside `model`; none if the runtime cannot check."""
+        """Name -> SHA-256 of each file in the model's folder, for the runtime to check; empty if it checks no file."""
         if self.bundle is None or self.file is None or not BACKENDS[self.backend].checks:
             return {}
         place, listed = Path(self.file).parent, self.bundle.manifest["artefacts"].items()
@@ -99,12 +99,12 @@ class Target:
 
     @property
     def folder(self) -> Path:
-        """The folder of its results."""
+        """The folder into which `eval` writes the target's results."""
         return self.bundle.path / RESULTS if self.bundle else EVAL_RESULTS
 
 
 class Reference(NamedTuple):
-    """The FP32 model that a target is compared with: its name in a result, its backend, and what that opens."""
+    """The FP32 model that a target is compared with: its name in a result, its backend, and the model to open."""
 
     name: str
     backend: str
@@ -112,13 +112,13 @@ class Reference(NamedTuple):
 
 
 def find_target(changes: RecipeValues, path: Path | None, *, prefer_plan: bool = False, runs: bool = False) -> Target:
-    """Return the target that options ask for, of the bundle at `path` or the bundle that was built last.
+    """Return the target that the options name, in the bundle at `path` or else in the bundle that was built last.
 
-    `changes` are options by their names in a recipe, as the user gave them; the bundle's own recipe fills the rest.
-    Without a bundle, `model` names a checkpoint, or with another backend than torch the bundle that was built of it.
-    With `prefer_plan`, a call that names neither backend nor file gets the bundle's plan if this machine can run it.
-    With `runs`, the caller opens the target's runtime with its `choices`, which reads and checks the files that run, so
-    they are not read here; every other file of the bundle is compared with its digest.
+    `changes` are the user's options by their names in a recipe; all other values come from the bundle's recipe. If
+    `path` is None and `model` is given, torch runs that checkpoint, and other backends run the bundle that was built
+    from it. With `prefer_plan`, a call that names neither backend nor file gets the bundle's plan if this machine can
+    run it. All files of the bundle are compared with their digests. With `runs`, the files of the target are left out,
+    because the caller opens it with `choices`, and the runtime then checks these files.
 
     Raises:
         ToolchainError: see errors.py.
@@ -136,7 +136,7 @@ def find_target(changes: RecipeValues, path: Path | None, *, prefer_plan: bool =
 
 
 def _find_target(changes: RecipeValues, path: Path | None, *, prefer_plan: bool) -> Target:
-    """Return the target before its bundle's files are checked, apart from those for transformers."""
+    """Return the target for `find_target`. It checks only those files of the bundle that transformers reads."""
     backend = backend_of(changes)
     refuse_options(backend, changes)
     if path is None and changes.get("model"):
@@ -167,19 +167,20 @@ def _find_target(changes: RecipeValues, path: Path | None, *, prefer_plan: bool)
 
 
 def backend_of(changes: RecipeValues) -> str:
-    """Return the backend that options name, or else the one that runs their file: trt for a plan, ort for a graph."""
+    """Return the backend that the options name, or else the backend that runs `file`: trt for a plan, otherwise ort."""
     return changes.get("backend") or plan_backend(changes.get("file") or "") or "ort"
 
 
 def plans(bundle: Bundle) -> list[str]:
-    """Return the names of a bundle's TensorRT plans, for this machine and others, sorted."""
+    """Return the sorted names of a bundle's TensorRT plans, including those for other machines."""
     return plans_of(bundle.manifest["artefacts"], "trt")
 
 
 def choose_graph(bundle: Bundle, precision: str, device: str, *, backend: str = "ort") -> str:
-    """Return the name of the graph of a precision: the one for this kind of device if the backend takes such graphs.
+    """Return the file name of the graph in `precision` that `backend` runs on `device`.
 
-    An INT8 bundle always has a graph for CPUs, so that name is returned even if the bundle lacks the file.
+    It is the graph for this kind of device (model.int8.cpu.onnx even if the bundle lacks it), or the graph for any
+    device if the backend cannot run that one, or runs attention faster in INT8 and the CPU has AVX-512 VNNI.
     """
     about, kind = BACKENDS.get(backend), device.partition(":")[0]
     own, in_int8 = f"model.{precision}.{kind}.onnx", (kind, precision) == ("cpu", "int8")
@@ -189,19 +190,19 @@ def choose_graph(bundle: Bundle, precision: str, device: str, *, backend: str = 
 
 
 def typed_graph(precision: str) -> str:
-    """Return the name of the graph in a precision that any runtime takes."""
+    """Return the file name of the graph in a precision that runs on any kind of device, such as model.int8.onnx."""
     return "model.onnx" if precision == "fp32" else f"model.{precision}.onnx"
 
 
 def find_reference(target: Target) -> Reference:
     """Return the FP32 reference of a target: the checkpoint in PyTorch.
 
-    A bundle whose checkpoint cannot be used is compared with its own FP32 graph, which was compared with the
-    checkpoint during the build; a warning says so.
+    If a bundle's checkpoint cannot be used, the reference is the bundle's FP32 graph, with a warning. The build has
+    compared that graph with the checkpoint.
     """
     if isinstance(target.model, Source):
         return Reference("torch-fp32", "torch", target.model)
-    assert target.bundle is not None, "only a checkpoint is a target without a bundle"
+    assert target.bundle is not None, "a target without a bundle runs a checkpoint"
     try:
         return Reference("torch-fp32", "torch", find_checkpoint(target.bundle, target.resolved.recipe))
     except ToolchainError as error:
@@ -210,10 +211,10 @@ def find_reference(target: Target) -> Reference:
 
 
 def find_checkpoint(bundle: Bundle, recipe: Recipe) -> Source:
-    """Return the checkpoint that a bundle was built from, after a check of its digests; `recipe` has the consent.
+    """Return the checkpoint that a bundle was built from, if its files still have the digests in the manifest.
 
     Raises:
-        InputError: it cannot be found, its files have changed, or it needs a consent that was not given.
+        InputError: it cannot be found, its files have changed, or `recipe` lacks a consent such as trust_remote_code.
     """
     needed = [key for key in CONSENT if bundle.manifest["recipe"].get(key) and not getattr(recipe, key)]
     if needed:
@@ -236,7 +237,7 @@ def find_checkpoint(bundle: Bundle, recipe: Recipe) -> Source:
 
 
 def recorded(bundle: Bundle, changes: RecipeValues) -> Recipe:
-    """Return the recipe that a bundle was built from, with `changes`; its output is the bundle's own folder."""
+    """Return the recipe of a bundle with `changes` applied; its output is the bundle's folder."""
     asked = {key: value for key, value in changes.items() if value is not None}
     known = {key: value for key, value in bundle.manifest["recipe"].items() if key not in PERSONAL}
     if asked.get("data") and Path(asked["data"]).resolve() != Path(str(known.get("data"))).resolve():  # another place
@@ -247,7 +248,7 @@ def recorded(bundle: Bundle, changes: RecipeValues) -> Recipe:
 
 
 def _checkpoint_target(resolved: ResolvedRecipe, bundle: Bundle | None, asked: str | None) -> Target:
-    """Return the checkpoint in PyTorch: the recipe's own, or the one that the bundle was built from."""
+    """Return the target that runs a checkpoint in PyTorch: the bundle's or, without a bundle, the recipe's."""
     recipe, precision = resolved.recipe, asked or "fp32"
     device = _device("torch", recipe.device)
     source = find_checkpoint(bundle, recipe) if bundle else resolved.source
@@ -267,11 +268,11 @@ def _checkpoint_target(resolved: ResolvedRecipe, bundle: Bundle | None, asked: s
 
 
 def _graph_target(resolved: ResolvedRecipe, bundle: Bundle, backend: str, asked: str | None) -> Target:
-    """Return a graph of the bundle: the file that is named, or the one for this precision and device.
+    """Return the target that runs a graph of the bundle: `--file`, or the graph for this precision and device.
 
     Raises:
-        InputError: the bundle has no such file.
-        UsageError: the file has another precision than was asked for, or no float16 tensor for `--halves`.
+        InputError: the bundle does not have this file.
+        UsageError: `asked` is not the file's precision, or `--halves` is given and the file has no float16 tensor.
     """
     recipe, wanted = resolved.recipe, asked or bundle.manifest["precision"]
     device = "cpu" if recipe.halves else _device(backend, recipe.device)
@@ -279,11 +280,11 @@ def _graph_target(resolved: ResolvedRecipe, bundle: Bundle, backend: str, asked:
     file = recipe.file or chosen
     precision = _precision_of(file)
     if recipe.file and asked not in (None, precision):
-        raise UsageError(f"--precision {asked}: {file} is in {precision}. Leave one of them out.")
+        raise UsageError(f"--precision {asked}: {file} is in {precision}. Leave --precision or --file out.")
     kind = precision if file == "model.onnx" else file.removeprefix("model.").removesuffix(".onnx")
     graph = bundle.file(file)
     if recipe.halves and not file_has_halves(graph):
-        raise UsageError(f"--halves: {file} has no float16 tensor. Leave it out, or choose model.fp16.onnx.")
+        raise UsageError(f"--halves: {file} has no float16 tensor. Leave --halves out, or give --file model.fp16.onnx.")
     artefact: ArtefactDigest = {"file": file, "sha256": bundle.manifest["artefacts"][file]}
     return Target(
         resolved,
@@ -300,16 +301,16 @@ def _graph_target(resolved: ResolvedRecipe, bundle: Bundle, backend: str, asked:
 
 
 def _plan_target(resolved: ResolvedRecipe, bundle: Bundle, backend: str, asked: str | None) -> Target:
-    """Return the plan of a bundle that a backend runs on this machine.
+    """Return the target that runs a TensorRT plan of the bundle: `--file`, or the plan for this machine.
 
     Raises:
         MachineError: this machine lacks TensorRT or a GPU, or the bundle lacks a plan for them.
-        UsageError: the plan has another precision than was asked for, or `--file` names another kind of file.
+        UsageError: the plan's precision differs from `asked`, or `--file` is not a plan.
     """
     machine = find_machine(resolved.recipe.device, backend)
     file = resolved.recipe.file or find_plan(bundle.manifest["artefacts"], machine.tag, where=bundle.path)
     if not is_plan(file):
-        raise UsageError(f"--file {file}: not a plan. Leave it out, or choose --backend ort.")
+        raise UsageError(f"--file {file}: not a plan. Leave --file out, or choose --backend ort.")
     plan = bundle.file(file)
     record = check_plan(plan, machine.tag)
     precision = record["precision"]
@@ -331,17 +332,17 @@ def _plan_target(resolved: ResolvedRecipe, bundle: Bundle, backend: str, asked: 
 
 
 def _server_target(resolved: ResolvedRecipe, bundle: Bundle, backend: str, asked: str | None) -> Target:
-    """Return the server that serves the bundle. Its device and its file are not known here.
+    """Return the target for a server that serves the bundle. Which device and file it uses is unknown here.
 
     Raises:
-        UsageError: another precision was asked for than the bundle's, or its head lets a server give no logits.
+        UsageError: `asked` differs from the bundle's precision, or a server returns no logits for this kind of model.
     """
     recipe, precision, head = resolved.recipe, bundle.manifest["precision"], resolved.head
     if asked not in (None, precision):
-        raise UsageError(f"--precision {asked}: the server decides what it runs. Leave it out.")
+        raise UsageError(f"--precision {asked}: the server decides which precision it runs. Leave --precision out.")
     if head.raw is None:
-        why = "lack the logits that are compared with FP32. Choose ort; servers of the other heads are taken"
-        raise UsageError(f"--backend {backend}: {', '.join(head.outputs)} of {head.what} {why}.")
+        why = f"returns {', '.join(head.outputs)}, but not the logits that are compared with FP32. Choose --backend ort"
+        raise UsageError(f"--backend {backend}: a server that runs {head.what} {why}.")
     server = Server(str(recipe.url), head.texts_per_row, bundle.digest, recipe.token_file, head.raw)
     return Target(
         resolved,
@@ -358,13 +359,13 @@ def _server_target(resolved: ResolvedRecipe, bundle: Bundle, backend: str, asked
 
 
 def _variant(recipe: Recipe, *kinds: str | None, bundle: Bundle | None = None) -> str:
-    """Return the name that distinguishes runs of one backend: `fp16.packed`, `int8.cpu`, `int8.plugin.graphs`."""
+    """Return the name that tells apart runs of one backend, such as `fp16.packed`, `int8.cpu`, `int8.plugin.graphs`."""
     stages, flags = {"cascade": bundle and bundle.is_cascade}, {"graphs": recipe.cuda_graphs, "halves": recipe.halves}
     return ".".join(name for name, given in (stages | {kind: True for kind in kinds if kind} | flags).items() if given)
 
 
 def _attention(backend: str, recipe: Recipe) -> str | None:
-    """Return the attention that PyTorch is asked for. `native` and `plugin` concern engines alone."""
+    """Return the value of `--attention` for PyTorch; None for other backends and for values that only engines have."""
     return recipe.attention if backend == "torch" and recipe.attention in ATTENTIONS else None
 
 
@@ -372,8 +373,7 @@ def _device(backend: str, asked: str) -> str:
     """Return the device that a backend uses on this machine.
 
     Raises:
-        UsageError: the device's name is unknown.
-        MachineError: a GPU was asked for, and the backend cannot use one here.
+        UsageError, MachineError: see `choose_device`.
     """
     gpu = BACKENDS[backend].gpu
     if gpu is True:
@@ -388,12 +388,12 @@ def _precision_of(graph: str) -> str:
 
 
 def _built(recipe: Recipe) -> Path:
-    """Return the bundle that a recipe describes.
+    """Return the folder of the bundle that a recipe describes.
 
     Raises:
-        UsageError: it has not been built.
+        UsageError: the bundle has not been built.
     """
     bundle_folder = resolve(recipe).bundle_folder
     if not bundle_folder.exists():
-        raise UsageError(f"{bundle_folder}: not built yet. Build it first, with the same options: toolchain build.")
+        raise UsageError(f"{bundle_folder}: not built yet. Build it first with the same options: toolchain build.")
     return bundle_folder

@@ -105,7 +105,7 @@ def test_an_error_of_the_model_ends_the_test_and_propagates(scenario, error):
 
 @needs_loadgen
 def test_a_setting_that_loadgen_does_not_know_is_an_error_with_its_message():
-    with pytest.raises(MachineError, match=r"LoadGen: ended with 1: .*no_such_rule"):
+    with pytest.raises(MachineError, match=r"LoadGen: its process ended with code 1 \(.*no_such_rule"):
         run_loadgen("SingleStream", {"no_such_rule": 1}, at_once, rows=8)
 
 
@@ -124,7 +124,7 @@ def test_a_killed_process_is_an_error(monkeypatch):
         raise AssertionError("the process is gone")
 
     monkeypatch.setattr("toolchain.evaluation.mlperf.loadgen.subprocess.Popen", start)
-    with pytest.raises(MachineError, match=r"LoadGen: ended with -9: without a message"):
+    with pytest.raises(MachineError, match=r"LoadGen: its process ended with code -9 \(without a message\)"):
         run_loadgen("SingleStream", SETTINGS["SingleStream"], process, rows=8)
 
 

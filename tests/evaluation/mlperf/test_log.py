@@ -95,10 +95,13 @@ def test_an_error_that_loadgen_logs_is_kept():
         (lambda text: text.replace(":::MLLOG", "MLLOG", 1), "line 1 is not in LoadGen's format"),
         (lambda text: text[:-20], r"line \d+ is not in LoadGen's format"),
         (lambda text: text + "[]\n", r"line \d+ is not in LoadGen's format"),
-        (lambda text: re.sub(r".*result_validity.*\n", "", text), r"result_validity is \[\]"),
-        (lambda text: text + text, "effective_scenario is"),
-        (lambda text: text.replace('"value": "VALID"', '"value": "FINE"'), "result FINE: unknown"),
-        (lambda text: re.sub(r'(result_query_count", "value": )\d+', r'\1"9"', text), "not one int"),
+        (
+            lambda text: re.sub(r".*result_validity.*\n", "", text),
+            r"result_validity must occur once, as str, but is \[\]",
+        ),
+        (lambda text: text + text, "effective_scenario must occur once, as str, but is"),
+        (lambda text: text.replace('"value": "VALID"', '"value": "FINE"'), "result FINE is unknown"),
+        (lambda text: re.sub(r'(result_query_count", "value": )\d+', r'\1"9"', text), "must occur once, as int"),
         (lambda text: re.sub(r'(mean_latency_ns", "value": )\d+', r"\1NaN", text), "not a finite number"),
     ],
 )

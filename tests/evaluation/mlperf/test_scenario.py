@@ -57,9 +57,9 @@ def test_offline_has_enough_samples_for_the_rules_and_the_duration(rows, least):
     [
         ({"scenario": "server"}, "Give --target-qps R"),
         ({"scenario": "multi-stream"}, "--scenario multi-stream: unknown"),
-        ({"min_duration": 5.0}, "--min-duration 5: only with --scenario"),
-        ({"scenario": "single-stream", "target_qps": 5.0}, "only with --scenario offline or server"),
-        ({"scenario": "offline", "target_latency_ms": 5.0}, "only with --scenario server"),
+        ({"min_duration": 5.0}, "--min-duration 5: it can only be used with --scenario"),
+        ({"scenario": "single-stream", "target_qps": 5.0}, "it can only be used with --scenario offline or server"),
+        ({"scenario": "offline", "target_latency_ms": 5.0}, "it can only be used with --scenario server"),
         ({"scenario": "offline", "min_duration": 0.5}, "--min-duration 0.5: too small"),
         ({"scenario": "server", "target_qps": float("inf")}, "--target-qps inf: too small or not a number"),
     ],
@@ -76,7 +76,7 @@ def test_a_shortened_run_is_marked():
     found = run_scenario(asked, infer, encode, texts, SPEED, tell=lambda line: None).block
     assert (found["settings"]["shortened"], found["settings"]["rules_min_duration_s"]) == (True, 600)
     assert found["from"] == "text"
-    assert any("judged by at least 1 s" in line for line in describe(found))
+    assert any("ran for at least 1 s" in line for line in describe(found))
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,10 @@
-"""The process of LoadGen: it sends queries, receives the samples that are complete, and writes its logs to a folder.
+"""The process in which LoadGen runs: it sends samples to be processed, and writes LoadGen's logs to its folder.
 
-Run it as `python -m toolchain.evaluation.mlperf.generator DESCRIPTOR REQUEST` in that folder. DESCRIPTOR is the number
-of the socket to `loadgen`. REQUEST is JSON: `scenario` as LoadGen names it, `rows` in the sample library, and
-`settings`, LoadGen's own by name, which replace those of MLPerf's rules. A message is an array of 64-bit numbers: to
-`loadgen` an id and a row for each sample, from it the ids of the complete samples.
+It runs as `python -m toolchain.evaluation.mlperf.generator DESCRIPTOR REQUEST`, and the logs are written to its working
+directory. DESCRIPTOR is the file descriptor of the socket to `loadgen.py`. REQUEST is JSON with the keys `scenario`
+(LoadGen's name), `rows` (size of the sample library) and `settings` (LoadGen's settings by name, which replace values
+of MLPerf's rules). Messages are arrays of unsigned 64-bit numbers: this process sends an id and a row number for each
+sample, and receives the ids of the samples that are complete.
 """
 
 import json
@@ -21,7 +22,7 @@ MODEL = "encoder"
 
 
 def main() -> None:
-    """Run one test."""
+    """Run one LoadGen test, as the command line describes it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # after Ctrl-C the parent process ends this one
     import mlperf_loadgen as loadgen
 
@@ -42,7 +43,7 @@ def main() -> None:
 
 
 def _complete(loadgen: Any, connection: Connection) -> None:
-    """Report complete samples to LoadGen; end the process when the connection ends."""
+    """Report complete samples to LoadGen as they arrive; end this process when the connection is closed."""
     try:
         while True:
             samples = array("Q", connection.recv_bytes())
@@ -52,16 +53,16 @@ def _complete(loadgen: Any, connection: Connection) -> None:
 
 
 def _nothing(*_: Any) -> None:
-    """Load and unload no rows, because the other process has them; flush nothing."""
+    """Do nothing. LoadGen calls this to load, unload or flush samples, but the other process holds all samples."""
 
 
 # `request` is the JSON of the command line, whose settings have LoadGen's names and types.
 def _settings(loadgen: Any, request: dict[str, Any]) -> Any:
-    """Return MLPerf's rules for the scenario, which are built into LoadGen, with the requested changes."""
+    """Return LoadGen's built-in settings, which are MLPerf's rules for the scenario, with the requested changes."""
     settings = loadgen.TestSettings()
     Path("user.conf").touch()  # LoadGen reads its built-in rules only together with such a file
     if settings.FromConfig("user.conf", MODEL, request["scenario"], 1):
-        raise RuntimeError("LoadGen refuses its own rules")
+        raise RuntimeError("LoadGen cannot read its built-in rules for this scenario")
     settings.scenario = getattr(loadgen.TestScenario, request["scenario"])
     settings.mode = loadgen.TestMode.PerformanceOnly
     for name, value in request["settings"].items():

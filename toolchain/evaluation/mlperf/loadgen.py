@@ -1,4 +1,4 @@
-"""Run one test of LoadGen: it issues queries from a process of its own, and the calling thread processes them."""
+"""Run one test of LoadGen: LoadGen issues queries from another process, and the calling thread processes them."""
 
 import importlib.util
 import json
@@ -33,12 +33,7 @@ Process = Callable[[Indices], Iterator[Indices]]
 
 @dataclass(frozen=True)
 class LoadgenRun:
-    """One finished test.
-
-    `logs`: name -> content of LoadGen's logs.
-    `samples`: number of samples that were processed.
-    `batches`: number of batches in which they were processed.
-    """
+    """A finished test: LoadGen's logs (name -> content), and how many samples were processed in how many batches."""
 
     logs: dict[str, bytes]
     samples: int
@@ -46,7 +41,7 @@ class LoadgenRun:
 
 
 def one_by_one(infer: Infer, encode: Encode, texts: list[Text]) -> Process:
-    """Return a function that processes each row alone, from text to logits."""
+    """Return a function that processes rows one at a time, each from text to logits."""
     first = np.array([0])
 
     def process(rows: Indices) -> Iterator[Indices]:
@@ -58,9 +53,11 @@ def one_by_one(infer: Infer, encode: Encode, texts: list[Text]) -> Process:
 
 
 def in_batches(infer: Infer, encode: Encode, texts: list[Text], *, max_slots: int) -> Process:
-    """Return a function that processes rows in length-sorted batches of at most `max_slots` padded positions.
+    """Return a function that processes rows in length-sorted batches.
 
-    This call tokenises all texts. MLPerf's rules allow it outside the measured time, while samples are loaded.
+    A batch has at most `max_slots` positions, padding included.
+
+    All texts are tokenized in this call, before the test. MLPerf's rules leave the loading of samples untimed.
     """
     tokens = encode(texts)
 
@@ -76,7 +73,7 @@ def require_loadgen() -> None:
     """Check that LoadGen is installed.
 
     Raises:
-        MachineError: it is not.
+        MachineError: it is not installed.
     """
     if importlib.util.find_spec("mlperf_loadgen") is None:
         raise MachineError(
@@ -85,13 +82,14 @@ def require_loadgen() -> None:
 
 
 def run_loadgen(scenario: str, settings: dict[str, float], process: Process, *, rows: int) -> LoadgenRun:
-    """Run a test over a sample library of `rows` rows and process its queries in the calling thread.
+    """Run a test over a sample library of `rows` rows, and process its queries in the calling thread.
 
-    The calling thread must be the one that opened the runtime, because some runtimes work in no other. `scenario` and
-    `settings` have LoadGen's names. An exception of `process`, or Ctrl-C, ends LoadGen's process and propagates.
+    The calling thread must be the one that opened the runtime, because some runtimes work in no other thread.
+    `scenario` and the keys of `settings` are LoadGen's names. If `process` raises an exception or Ctrl-C is pressed,
+    LoadGen's process is killed and the exception propagates.
 
     Raises:
-        MachineError: LoadGen is not installed, or ends without a result.
+        MachineError: LoadGen is not installed, or its process fails.
     """
     require_loadgen()
     with tempfile.TemporaryDirectory(prefix="mlperf-") as place:
@@ -102,7 +100,7 @@ def run_loadgen(scenario: str, settings: dict[str, float], process: Process, *, 
             if child.wait():
                 last = (folder / "output").read_text(errors="replace").strip().rpartition("\n")[2]
                 raise MachineError(
-                    f"LoadGen: ended with {child.returncode}: {last or 'without a message'}. "
+                    f"LoadGen: its process ended with code {child.returncode} ({last or 'without a message'}). "
                     "Reinstall it: pip install --force-reinstall mlcommons-loadgen."
                 )
         return LoadgenRun({name: (folder / name).read_bytes() for name in (SUMMARY, DETAIL)}, sum(sizes), len(sizes))
@@ -110,7 +108,7 @@ def run_loadgen(scenario: str, settings: dict[str, float], process: Process, *, 
 
 @contextmanager
 def _started(request: str, folder: Path) -> Iterator[tuple["subprocess.Popen[bytes]", Connection]]:
-    """Yield LoadGen's process, which works in `folder`, and the connection to it; end the process with the block."""
+    """Start LoadGen's process in `folder`, and yield it with a connection to it. It is killed when the block ends."""
     paths = [str(Path(toolchain.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     ours, theirs = Pipe()
@@ -136,7 +134,7 @@ def _started(request: str, folder: Path) -> Iterator[tuple["subprocess.Popen[byt
 
 
 def _processed(connection: Connection, process: Process) -> Iterator[int]:
-    """Process queries until LoadGen's process ends; yield the size of each batch after its completion was sent."""
+    """Process queries until LoadGen's process ends; yield the size of each batch once it is reported as complete."""
     arrived = select.poll()  # Connection.poll makes such an object at each call, within the measured time
     arrived.register(connection, select.POLLIN)
     while message := _received(connection, arrived):
@@ -150,7 +148,7 @@ def _processed(connection: Connection, process: Process) -> Iterator[int]:
 
 
 def _received(connection: Connection, arrived: "select.poll") -> bytes:
-    """Wait for a message; return it joined with all that have arrived, or nothing when the connection has ended."""
+    """Wait for a message, and return it joined with all others that have arrived; empty if the connection is closed."""
     messages: list[bytes] = []
     with suppress(EOFError, ConnectionError):
         while not messages or arrived.poll(0):

@@ -1,4 +1,7 @@
-"""Read LoadGen's detailed log, JSON lines, strictly: the verdict, the measurements and the rules of the test."""
+"""Read LoadGen's detailed log, which has a JSON object per line: the verdict, the measurements and the rules.
+
+Anything unexpected in the log is an error.
+"""
 
 import json
 import math
@@ -22,10 +25,10 @@ RATES = {
 
 
 class Log:
-    """The entries of a log, by key."""
+    """The entries of a LoadGen log by key, and its error messages."""
 
     def __init__(self, text: str, *, where: str) -> None:
-        """Read a log; `where` names it in messages.
+        """Parse the text of a log. Error messages call the log `where`.
 
         Raises:
             InputError: a line is not in LoadGen's format.
@@ -48,19 +51,19 @@ class Log:
                 self.errors.append(str(value))
 
     def all(self, key: str) -> list[Any]:
-        """Return all values of a key, in their order."""
+        """Return all values of a key in the order of the log; an empty list if it does not occur."""
         return self._values.get(key, [])
 
     def text(self, key: str) -> str:
-        """Return the text of a key that occurs once."""
+        """Return the text of a key that must occur exactly once. For errors see `_one`."""
         return str(self._one(key, str))
 
     def flag(self, key: str) -> bool:
-        """Return the truth value of a key that occurs once."""
+        """Return the boolean value of a key that must occur exactly once. For errors see `_one`."""
         return bool(self._one(key, bool))
 
     def number(self, key: str) -> float:
-        """Return the value of a key that the log has exactly once.
+        """Return the number of a key that must occur exactly once.
 
         Raises:
             InputError: the key is missing or repeated, or its value is not a finite number.
@@ -71,18 +74,20 @@ class Log:
         return float(value)
 
     def whole(self, key: str) -> int:
-        """Return the integer of a key that occurs once; a float would round the 64 bits of a seed."""
+        """Return the integer value of a key that must occur exactly once. A float would round 64-bit integers."""
         return int(self._one(key, int))
 
     def _one(self, key: str, *kinds: type) -> Any:
         """Return the only value of a key.
 
         Raises:
-            InputError: the key occurs not at all or several times, or its value has another type.
+            InputError: the key is missing or repeated, or its value has none of the types `kinds`.
         """
         values = self.all(key)
         if len(values) != 1 or type(values[0]) not in kinds:
-            raise InputError(f"{self.where}: {key} is {values}, not one {kinds[0].__name__}. Run the scenario again.")
+            raise InputError(
+                f"{self.where}: {key} must occur once, as {kinds[0].__name__}, but is {values}. Run the scenario again."
+            )
         return values[0]
 
 
@@ -90,11 +95,13 @@ def outcome(log: Log) -> Outcome:
     """Return LoadGen's verdict, its measurements and the rules of the run.
 
     Raises:
-        InputError: the log is incomplete, or has another scenario or verdict than the known ones.
+        InputError: the log lacks an entry, or its scenario or its verdict is unknown.
     """
     scenario, verdict = log.text("effective_scenario"), log.text("result_validity")
     if scenario not in RATES or verdict not in ("VALID", "INVALID"):
-        raise InputError(f"{log.where}: scenario {scenario}, result {verdict}: unknown. Run the scenario again.")
+        raise InputError(
+            f"{log.where}: the scenario {scenario} or the result {verdict} is unknown. Run the scenario again."
+        )
     checks: Checks = {
         "min_duration": log.flag("result_min_duration_met"),
         "min_queries": log.flag("result_min_queries_met"),
@@ -121,10 +128,10 @@ def outcome(log: Log) -> Outcome:
 
 
 def _early_stopping(log: Log, scenario: str) -> EarlyStopping:
-    """Return whether the run was long enough for its percentile, and single-stream's bounds of two percentiles.
+    """Return LoadGen's early-stopping check: whether the run had enough queries to state its percentile.
 
-    LoadGen calls the bound of the 99th percentile that of multi-stream, the scenario it belongs to, and writes it for
-    single-stream as well.
+    For single-stream it also has upper bounds of the 90th and the 99th percentile of the latency, in ms. LoadGen names
+    the bound of the 99th after multi-stream, whose metric it is, but writes it for single-stream too.
     """
     message = " ".join(log.text("early_stopping_result").replace(" * ", " ").split())
     return {
@@ -136,14 +143,14 @@ def _early_stopping(log: Log, scenario: str) -> EarlyStopping:
 
 
 def _bound_ms(log: Log, scenario: str, key: str) -> float | None:
-    """Return a bound in ms; None for another scenario than single-stream, and where LoadGen had too few queries."""
+    """Return the bound of a percentile in ms; None if the scenario is not single-stream, or queries were too few."""
     if scenario != "SingleStream" or not log.all(key):
         return None
     return log.number(key) / NS_PER_MS or None  # LoadGen writes 0 for too few queries
 
 
 def _performance(log: Log, scenario: str) -> Performance:
-    """Return throughput and latency; offline has no latency, because all samples wait for the same end."""
+    """Return throughput and latency. Offline has no latency, because all its samples are in one query."""
     found: Performance = {"samples_per_s": log.number(RATES[scenario]), "latency_ms": None}
     if scenario != "Offline":
         found["latency_ms"] = _latency(log)
@@ -171,7 +178,7 @@ def _latency(log: Log) -> ScenarioLatency:
 
 
 def _settings(log: Log, scenario: str) -> Settings:
-    """Return the rules of the run as LoadGen applied them."""
+    """Return the settings that LoadGen applied to the run, and whether their minimum duration is below MLPerf's."""
     bound_ms = log.number("effective_target_latency_ns") / NS_PER_MS
     min_duration_s = log.number("effective_min_duration_ms") / 1e3
     return {

@@ -30,13 +30,13 @@ HEADROOM = 1.2
 
 @dataclass(frozen=True)
 class ScenarioRun:
-    """One run: the `mlperf` block without the names of LoadGen's logs, and name -> content of these logs."""
+    """A finished MLPerf run: LoadGen's logs by name, and the `mlperf` block, to which `save` adds the logs' names."""
 
     block: MlperfRun
     logs: dict[str, bytes]
 
     def save(self, folder: Path, stem: str) -> MlperfBlock:
-        """Write the logs beside the result `stem`; return the block with their names."""
+        """Write the logs into the folder of results as `stem`.NAME; return the block with these names."""
         for name, data in self.logs.items():
             write_bytes(folder / f"{stem}.{name}", data)
         return {**self.block, "summary_file": f"{stem}.{SUMMARY}", "detail_file": f"{stem}.{DETAIL}"}
@@ -51,14 +51,14 @@ def run_scenario(
     *,
     tell: Callable[[str], None],
 ) -> ScenarioRun:
-    """Run the scenario of a recipe over rows.
+    """Run the MLPerf scenario of a recipe over rows.
 
-    Single-stream measures from text to logits. Offline and server measure from tokens, in batches as large as those of
-    the evaluation. A server of models receives text in each scenario. `speed` contains the speed keys of the result,
-    from which LoadGen's settings are derived. `tell` takes a line of progress.
+    Single-stream is timed from text to logits. Offline and server are timed from tokens to logits, in batches as large
+    as in the evaluation. If the backend is a remote server, it receives texts in every scenario. `speed` has the timing
+    of the evaluation, from which LoadGen's settings are derived. `tell` is called with each line of progress.
 
     Raises:
-        MachineError: LoadGen is not installed, or ends without a result.
+        MachineError: LoadGen is not installed, or its process fails.
         InputError: LoadGen's log cannot be read.
     """
     name = cast(ScenarioName, recipe.scenario)  # the recipe checks the choice
@@ -68,7 +68,7 @@ def run_scenario(
     tell(f"MLPerf {name}: LoadGen issues queries for at least {recipe.min_duration or RULES_S:g} s")
     run = run_loadgen(NAMES[name], settings, process, rows=len(texts))
     found = outcome(Log(run.logs[DETAIL].decode(errors="replace"), where=DETAIL))
-    assert found["samples"] == run.samples, "LoadGen waits for each sample"
+    assert found["samples"] == run.samples, "LoadGen reports another number of samples than were processed"
     from_text = alone or is_remote(recipe.backend)
     block: MlperfRun = {
         "scenario": name,
@@ -80,7 +80,7 @@ def run_scenario(
 
 
 def loadgen_settings(recipe: Recipe, speed: Timing, *, rows: int) -> dict[str, float]:
-    """Return the settings, by LoadGen's names, that differ from MLPerf's rules."""
+    """Return LoadGen's settings that replace values of MLPerf's rules: LoadGen's name -> value."""
     settings: dict[str, float] = {}
     if recipe.min_duration is not None:
         settings["min_duration_ms"] = round(1e3 * recipe.min_duration)
@@ -90,7 +90,7 @@ def loadgen_settings(recipe: Recipe, speed: Timing, *, rows: int) -> dict[str, f
         settings["offline_expected_qps"] = recipe.target_qps or HEADROOM * speed["runtime_throughput_per_s"]
         settings["min_query_count"] = min(rows, OFFLINE_SAMPLES)
     else:
-        assert recipe.target_qps is not None, "the recipe requires it for this scenario"
+        assert recipe.target_qps is not None, "a recipe for the server scenario has a target_qps"
         settings["server_target_qps"] = recipe.target_qps
         if recipe.target_latency_ms is not None:
             settings["server_target_latency_ns"] = round(1e6 * recipe.target_latency_ms)

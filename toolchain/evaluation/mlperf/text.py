@@ -1,4 +1,4 @@
-"""Describe the `mlperf` block of a result in lines of text, for the terminal and for reports."""
+"""The `mlperf` block of a result as lines of text, for the terminal and for reports."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ from toolchain.records.mlperf import MlperfRun
 
 
 def describe(block: MlperfRun) -> list[str]:
-    """Return lines of text, LoadGen's verdict first."""
+    """Return a block as lines of text. The first line has LoadGen's verdict and the main figure."""
     settings, latency, stopping = block["settings"], block["performance"]["latency_ms"], block["early_stopping"]
     verdict = "VALID" if block["valid"] else "INVALID"
     lines = [f"MLPerf {block['scenario']}: LoadGen says {verdict}; {FIGURES[block['scenario']](block)}"]
@@ -24,7 +24,7 @@ def describe(block: MlperfRun) -> list[str]:
     lines += [f"  LoadGen's error: {error}" for error in block["errors"]]
     if settings["shortened"]:
         least, rules = settings["min_duration_s"], settings["rules_min_duration_s"]
-        lines.append(f"  shortened: judged by at least {least:g} s, as requested; MLPerf's rules require {rules:g} s")
+        lines.append(f"  shortened: ran for at least {least:g} s, as requested; MLPerf's rules require {rules:g} s")
     return lines
 
 
@@ -45,7 +45,7 @@ def _server(block: MlperfRun) -> str:
     return (
         f"{performance['samples_per_s']:,.0f} rows/s at {settings['target_qps']:,g} queries/s, "
         f"{performance['over_latency_queries']:,} of {rows:,} later than {settings['target_latency_ms']:g} ms "
-        f"({100 - settings['target_percentile']:g} % allowed), {rows / block['batches']:.1f} rows a batch"
+        f"({100 - settings['target_percentile']:g} % allowed), {rows / block['batches']:.1f} rows per batch"
     )
 
 
