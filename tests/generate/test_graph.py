@@ -100,15 +100,15 @@ def test_too_few_quantized_weights_are_refused_with_their_names(built):
     for node in list(graph.nodes(model, "Gemm", "MatMul")):
         if node.op_type == "Gemm" or node.inputs[1].producer() is None:
             node.attributes["alpha"] = ir.Attr("alpha", ir.AttributeType.FLOAT, 0.5)
-    with pytest.raises(GateError, match=r"it: \d+% of the weights in GEMMs.*scales or transposes.*fp32"):
+    with pytest.raises(GateError, match=r"it: only \d+% of the weights in GEMMs.*scales or transposes.*fp32"):
         quantize_weights(model, 8, where="it")
 
 
 def test_the_bundle_is_refused_to_other_commands_and_options_of_encoders_to_it(built):
     folder, output, _ = built
-    with pytest.raises(InputError, match="a bundle of a language model"):
+    with pytest.raises(InputError, match="this bundle has a language model"):
         open_bundle(output)
-    with pytest.raises(UsageError, match="--max-drop: not for --task lm"):
+    with pytest.raises(UsageError, match="--max-drop: this option is not for --task lm"):
         build(Recipe(model=str(folder), task="lm", max_drop=0.5))
     with pytest.raises(UsageError, match="--cache static"):
         open_generator(str(output), Recipe(device="cpu"), backend=None, cache=("static",))
@@ -119,7 +119,7 @@ def test_the_bundle_is_refused_to_other_commands_and_options_of_encoders_to_it(b
 def test_a_rope_that_changes_with_the_length_and_a_sliding_window_are_refused(tmp_path):
     window = make_causal(tmp_path / "window", "mistral", sliding_window=64)
     rope = make_causal(tmp_path / "rope", "llama", rope_parameters={"rope_type": "dynamic", "factor": 2.0})
-    for folder, why in ((window, "mistral"), (rope, "RoPE is of the kind dynamic")):
+    for folder, why in ((window, "mistral"), (rope, "RoPE is of type dynamic")):
         with pytest.raises(InputError, match=f"{why}.*--backend torch"):
             build(Recipe(model=str(folder), task="lm", output=str(tmp_path / "bundle")))
 
@@ -128,7 +128,8 @@ def test_attentions_whose_keys_are_moved_are_counted(caplog):
     _warn_of_keys(5, 6, "./gpt")
     _warn_of_keys(6, 6, "./other")
     assert caplog.messages == [
-        "./gpt: 5 of 6 attentions read keys in place; the others move all of them in each step, which takes longer"
+        "./gpt: 5 of 6 attention layers read cached keys in place; the others transpose all keys in each step, which "
+        "takes longer"
     ]
 
 

@@ -78,7 +78,7 @@ def test_perplexity_is_that_of_cross_entropy(built, data):
 
 def test_what_it_cannot_do_is_refused_in_one_line(built, data, tmp_path, capsys):
     _, output, _ = built
-    with pytest.raises(UsageError, match=r"--energy: not for .* `toolchain generate --energy`"):
+    with pytest.raises(UsageError, match=r"--energy: this option is not for .* `toolchain generate --energy`"):
         score(output, data, energy=True)
     with pytest.raises(UsageError, match="--max-length 1000: the model has 96 positions"):
         score(output, data, max_length=1000)
@@ -87,7 +87,8 @@ def test_what_it_cannot_do_is_refused_in_one_line(built, data, tmp_path, capsys)
     with pytest.raises(UsageError, match=r"--task sst2: .* is a language model"):
         score(output, data, task="sst2")
     with pytest.raises(
-        UsageError, match=r"--file config\.json: not a graph\. Choose one of model\.int8\.onnx, model\.onnx\."
+        UsageError,
+        match=r"--file config\.json: this file is not a graph\. Choose one of model\.int8\.onnx, model\.onnx\.",
     ):
         score(output, data, file="config.json")
     for command in ("calibrate", "export"):

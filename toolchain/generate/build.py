@@ -1,9 +1,11 @@
-"""A build of a language model: `toolchain build --task lm`. Its steps make one graph for the prompt and later steps.
+"""Builds the bundle of a language model: `toolchain build --task lm`.
+
+One graph runs both the prompt and every later token. The build has these steps:
 
 export   checkpoint -> model.onnx, compared with PyTorch
 weights  model.onnx -> model.int8.onnx or model.int4.onnx
 
-The bundle is written as any other (bundle/writer.py); its manifest has a key `lm`.
+The bundle is written like any other (bundle/writer.py); its manifest also has the key `lm`.
 """
 
 import dataclasses
@@ -63,17 +65,21 @@ Log = Callable[[str], None]
 
 
 def build(recipe: Recipe, *, log: Log = lambda line: None) -> BuildRecord:
-    """Build the bundle of a language model, or bring it up to date.
+    """Build the bundle of a language model; in an existing bundle, run only the steps whose inputs changed.
 
     Raises:
         GateError: the graph differs from PyTorch, or too few of its weights can be quantized.
-        MachineError: this transformers has no exporter.
-        ToolchainError: see errors.py. The old bundle is then unchanged.
+        MachineError: the installed transformers lacks the exporter.
+        ToolchainError: see errors.py. An existing bundle is unchanged after any error.
     """
     _refuse(recipe)
     precision = recipe.precision or "int8"
     if precision not in STEPS:
-        why = "a CPU computes float16 in float32" if precision == "fp16" else f"not for --task {TASK}"
+        why = (
+            "a CPU would compute float16 in float32, which is not faster"
+            if precision == "fp16"
+            else f"this precision is not available for --task {TASK}"
+        )
         raise UsageError(f"--precision {precision}: {why}. Choose one of {', '.join(STEPS)}.")
     require_exporter()
     consent = {name: getattr(recipe, name) for name in ("allow_pickle", "trust_remote_code", "ignore_unused")}
@@ -102,18 +108,20 @@ def build(recipe: Recipe, *, log: Log = lambda line: None) -> BuildRecord:
 
 
 def _refuse(recipe: Recipe) -> None:
-    """Refuse options that a language model does not have.
+    """Refuse options that do not apply to a language model.
 
     Raises:
-        UsageError: naming the first.
+        UsageError: such an option is given. The message names the first.
     """
     if not recipe.model:
-        raise UsageError(f"--task {TASK}: no model. Name a causal language model with -m.")
+        raise UsageError(f"--task {TASK}: no model is given. Name a causal language model with -m.")
     if recipe.backend not in (None, "ort"):
-        raise UsageError(f"--backend {recipe.backend}: a language model runs on ort alone. Leave it out.")
+        raise UsageError(
+            f"--backend {recipe.backend}: the bundle of a language model runs on ort alone. Leave the option out."
+        )
     others = [field.name for field in dataclasses.fields(recipe) if field.name not in TAKEN]
     if given := recipe.flags(others):
-        raise UsageError(f"{given[0]}: not for --task {TASK}. Leave it out.")
+        raise UsageError(f"{given[0]}: this option is not for --task {TASK}. Leave it out.")
 
 
 @dataclasses.dataclass
@@ -173,12 +181,15 @@ class _Maker:
         return graph_name(self.precision)
 
     def _parity(self, file: Path, rtol: float) -> Any:  # a ParityRecord
-        """Compare a graph with the model; `rtol` is the largest difference as a share of the largest centred logit."""
+        """Compare a graph with the model in PyTorch, and fail if they differ too much.
+
+        `rtol` is the largest difference allowed, as a fraction of the largest logit (see `parity.centred`).
+        """
         found = parity.compare(self.model, open_graph(file), seed=self.recipe.seed)
         return check(found, where=f"{self.source.name}: {file.name}", atol=rtol * found.largest_logit).to_json()
 
     def about(self, records: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
-        """Return the part of the manifest that the steps do not give."""
+        """Return the entries of the manifest other than those of its steps and artefacts."""
         facts, kept = records["export"]["lm"], self._kept()
         return {
             "model": {
@@ -218,7 +229,7 @@ class _Maker:
         return {name: step_bytes(graph.load(self.made.folder / name)) for name in graphs}
 
     def _kept(self) -> dict[str, Any]:  # values of options, as a recipe's TOML may have them
-        """Return the options that the manifest keeps, with absolute paths."""
+        """Return the recipe's options that the manifest keeps; paths are made absolute."""
         kept = {name: getattr(self.recipe, name) for name in KEPT if getattr(self.recipe, name) is not None}
         kept["precision"] = self.precision
         for key in ("model", "data"):
@@ -228,5 +239,5 @@ class _Maker:
 
 
 def graph_name(precision: str) -> str:
-    """Return the name of the graph of a precision."""
+    """Return the file name of the graph in a precision."""
     return "model.onnx" if precision == "fp32" else f"model.{precision}.onnx"

@@ -1,4 +1,4 @@
-"""A causal language model in PyTorch: its weights in float32, and the counts that a step depends on."""
+"""Opens a causal language model in PyTorch, in float32, and counts the bytes that a decode step reads."""
 
 import functools
 from typing import TYPE_CHECKING, Any
@@ -28,8 +28,8 @@ def load_causal(source: Source, *, device: str) -> "PreTrainedModel":
     """Load a causal language model in float32 and in evaluation mode onto a device.
 
     Raises:
-        InputError: it is another kind of model, a file is broken, or weights do not fit.
-        MachineError: its code needs a package that is not installed.
+        InputError: it is another kind of model, a file is broken, or weights do not fit the model.
+        MachineError: its code needs a package that is not installed, or the device cannot take the model.
     """
     check_causal(source)
     return _moved(load_as("AutoModelForCausalLM", source, kind="a causal language model"), device)
@@ -40,32 +40,32 @@ def _moved(model: "PreTrainedModel", device: str) -> "PreTrainedModel":
         return model.to(device)
     except RuntimeError as error:  # also out of memory
         raise MachineError(
-            f"--device {device}: the model cannot be put there ({first_line(error)}). Choose another device."
+            f"--device {device}: the model cannot be moved to it ({first_line(error)}). Choose another device."
         ) from error
 
 
 def check_causal(source: Source) -> None:
-    """Refuse a checkpoint that says of itself that it is another kind of model.
+    """Refuse a checkpoint whose config.json states another kind of model.
 
     Raises:
-        InputError: naming its class.
+        InputError: the checkpoint is refused. The message names the class of its model.
     """
     names = [str(name) for name in source.config.get("architectures") or []]
     if not any(name.endswith(CAUSAL) for name in names):
         said = f"architectures is {names[0]}" if names else "config.json names no architecture"
         raise InputError(
-            f"{source.folder}: not a causal language model: {said}. Give a checkpoint whose class ends in ForCausalLM "
-            "or LMHeadModel; `toolchain predict` labels texts."
+            f"{source.folder}: this is not a causal language model: {said}. Give a checkpoint whose class ends in "
+            "ForCausalLM or LMHeadModel. To label texts with a classifier, use `toolchain predict`."
         )
     if source.config.get("is_encoder_decoder"):
-        raise InputError(f"{source.folder}: an encoder with a decoder. Give a model of a decoder alone.")
+        raise InputError(f"{source.folder}: the model has an encoder and a decoder. Give a decoder-only model.")
 
 
 def weight_bytes(model: "PreTrainedModel") -> int:
     """Return the bytes of the weights that a decode step reads.
 
-    A step reads one row a token of an embedding's table, so tables count only where another module multiplies by them,
-    as a tied head does.
+    A step reads only one row of an embedding table for each token. So a table is counted only if another module
+    multiplies by it, as a tied output head does.
     """
     import torch
 
@@ -77,13 +77,13 @@ def weight_bytes(model: "PreTrainedModel") -> int:
 
 
 def positions(model: "PreTrainedModel") -> int | None:
-    """Return the number of positions that the model was made for, None if config.json states none."""
+    """Return the number of positions (tokens) that the model was made for; None if config.json does not state it."""
     found: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return found
 
 
 def cache_bytes(cache: Any) -> int | None:  # a Cache of transformers, or None
-    """Return the bytes of the keys and values of one position of one row, None without a cache."""
+    """Return the bytes of the keys and values of one position of one row; None if there is no cache."""
     if cache is None:
         return None
     tensors = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]

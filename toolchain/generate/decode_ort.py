@@ -1,8 +1,8 @@
-"""A language model's graph in ONNX Runtime: one pass over new tokens, with the keys and values of those before.
+"""Runs a language model's graph in ONNX Runtime: each pass takes new tokens and the cache of the tokens before them.
 
 The graph has the inputs input_ids, attention_mask, position_ids, logits_to_keep and past_key_values.N.key|value, and
-the outputs logits and present.N.key|value; export.py makes it. Keys and values stay where the runtime made them, so a
-step copies none.
+the outputs logits and present.N.key|value; export.py makes it. Keys and values stay on the device where the
+runtime made them, so a step does not copy them.
 """
 
 import time
@@ -26,14 +26,14 @@ Cache = dict[str, Any]
 
 @dataclass(frozen=True)
 class Session:
-    """A session of a language model's graph on a device, `cpu` or `cuda:N`."""
+    """An ONNX Runtime session of a language model's graph on a device, `cpu` or `cuda:N`."""
 
     session: Any
     model: Path | bytes
     device: str
 
     def empty(self, rows: int) -> Cache:
-        """Return a cache of no position."""
+        """Return a cache for `rows` rows that has no positions yet."""
         ort = import_onnxruntime()
         made = {}
         for entry in self.session.get_inputs():
@@ -47,16 +47,16 @@ class Session:
     def run(
         self, ids: NDArray[np.int64], mask: NDArray[np.int64], cache: Cache, keep: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], Cache]:
-        """Return the logits of some positions, float32 [rows, kept, vocabulary], and the cache with the new positions.
+        """Return the logits of the positions `keep`, float32 [rows, kept, vocabulary], and the extended cache.
 
         Args:
             ids: new tokens, [rows, new].
-            mask: 0 at padded positions, over those of the cache and the new ones, [rows, past + new].
-            cache: keys and values of the positions before.
-            keep: the new positions whose logits are wanted, from 0.
+            mask: 0 at padded positions and 1 elsewhere, for cached and new positions, [rows, past + new].
+            cache: keys and values of the earlier positions.
+            keep: indices of the new positions whose logits are returned; the first new position is 0.
 
         Raises:
-            InputError: the graph cannot run it.
+            InputError: ONNX Runtime cannot run the graph on these inputs.
         """
         # A padded position has the number 0, which the mask hides.
         places = np.maximum(mask.cumsum(axis=1) - 1, 0)[:, -ids.shape[1] :]
@@ -89,9 +89,10 @@ def open_graph(model: Path | bytes, *, device: str = "cpu", digests: Mapping[str
 
 
 def generate(model: Session, ends: set[int], batch: PromptBatch, *, cache: str, new: int, pad: int) -> Generated:
-    """Generate at most `new` tokens a row greedily; a row goes on until one of `ends`, and gets `pad` behind it.
+    """Generate up to `new` tokens per row, greedily.
 
-    `cache` is `dynamic`, or `none`, which runs all tokens again for each new one.
+    A row ends with the first of the ids in `ends`, and is filled with the id `pad` after that. `cache` is `dynamic`, or
+    `none`, which runs all tokens again for each new token.
     """
     times_s = [time.perf_counter()]
     ids, mask, kept = batch.ids, batch.mask, model.empty(len(batch.ids))
@@ -114,7 +115,7 @@ def generate(model: Session, ends: set[int], batch: PromptBatch, *, cache: str, 
 
 
 def cache_bytes(cache: Cache) -> int:
-    """Return the bytes of keys and values of one position of one row."""
+    """Return the bytes of the keys and values of one position of one row."""
     found = 0
     for value in cache.values():
         _, heads, _, size = value.shape()

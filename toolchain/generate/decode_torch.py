@@ -1,7 +1,7 @@
-"""One batch through transformers' greedy `generate`, with the moment of every token.
+"""Generates one batch with the greedy `generate` of transformers, and notes the time of every token.
 
-The loop is transformers' own, so that its text is the model's text. It asks a stopping criterion after each token,
-and ours reads the clock there and stops nothing.
+The loop is transformers' own, so the text is exactly the model's. The loop calls a stopping criterion after each token;
+the one here reads the clock and never stops the loop.
 """
 
 import itertools
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class TokenClock:
-    """A stopping criterion that stops nothing and notes when each token of the batch was known."""
+    """A stopping criterion that never stops, and notes the time at which each token of the batch was known."""
 
     synchronise: Callable[[], None]
     clock: Callable[[], float] = time.perf_counter
     times_s: list[float] = field(default_factory=list)
 
     def __call__(self, ids: "torch.Tensor", scores: Any, **given: Any) -> "torch.Tensor":
-        """Note the time; return bool [rows], all false."""
+        """Note the time; return False for every row, bool [rows]."""
         import torch
 
         self.synchronise()
@@ -38,7 +38,7 @@ class TokenClock:
 
 
 def generate(model: "PreTrainedModel", batch: PromptBatch, *, cache: str, new: int, pad: int) -> Generated:
-    """Generate at most `new` tokens a row greedily, with one of CACHES; `pad` is the id behind an end of text."""
+    """Generate up to `new` tokens per row, greedily. `cache` is a key of CACHES; `pad` fills a row after its end."""
     import torch
 
     device = model.device

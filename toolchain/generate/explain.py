@@ -1,4 +1,4 @@
-"""Why a language model's graph is not faster: its GEMMs, which of them are quantized, and the bytes of a step."""
+"""Explains the speed of a language model's graph: its GEMMs, which are quantized, and the bytes that a step reads."""
 
 from toolchain import graph
 from toolchain.bundle import Bundle
@@ -9,10 +9,10 @@ from toolchain.records.language_model import ExplainedWeights
 
 
 def explain(bundle: Bundle, file: str | None) -> ExplainedWeights:
-    """Return the facts of a graph of a bundle, by default that of its precision, with advice.
+    """Return facts and advice about a graph of a bundle; with `file` None, about the graph in the bundle's precision.
 
     Raises:
-        InputError: the bundle lacks the graph, or it is broken.
+        InputError: the bundle lacks the graph, or the graph is broken.
     """
     name = file or graph_name(bundle.manifest["precision"])
     model = graph.load(bundle.file(name))
@@ -32,11 +32,14 @@ def explain(bundle: Bundle, file: str | None) -> ExplainedWeights:
 def _advise(record: ExplainedWeights) -> list[str]:
     ratio = record["fp32_step_bytes"] / record["step_bytes"]
     if record["precision"] not in BITS:
-        return [f"The weights are in {record['precision']}. A step reads fewer bytes with --precision int8 or int4."]
+        return [
+            f"The weights are in {record['precision']}. Build with --precision int8 or int4: a decode step then reads "
+            "fewer bytes of weights."
+        ]
     advice = [
-        f"A step reads {ratio:.2f} times fewer bytes of weights than in FP32, which bounds how much faster it can be. "
-        "The prompt is bound by products, and is not faster."
+        f"A decode step reads {ratio:.2f} times fewer bytes of weights than in FP32, and cannot be faster by more than "
+        "that. The pass over the prompt is limited by arithmetic, and is not faster."
     ]
     if left := [one["name"] for one in record["products"] if not one["bits"]]:
-        advice.append(f"{len(left)} GEMMs are not quantized: {', '.join(left[:5])}.")
+        advice.append(f"{len(left)} GEMMs are not quantized: {', '.join(left[:5])}. --json lists the reasons.")
     return advice

@@ -1,7 +1,8 @@
-"""Export of a causal language model to ONNX, by transformers' own exporter (docs/decisions/023-language-models.md).
+"""Exports a causal language model to ONNX with transformers' own exporter (docs/decisions/023-language-models.md).
 
-One graph serves the prompt and each later step: its cache of keys and values may be empty, and any number of tokens may
-be new. It takes the positions whose logits are wanted, so the head does not multiply those of a whole prompt.
+One graph runs both the prompt and each later step: its cache of keys and values may be empty, and it takes any number
+of new tokens. An input says of which positions the logits are wanted, so that the output head does not compute those of
+the whole prompt.
 """
 
 import logging
@@ -36,29 +37,29 @@ PARTS = {"keys": "key", "values": "value"}
 
 
 def require_exporter() -> None:
-    """Refuse a transformers without the exporter.
+    """Refuse a release of transformers that lacks the exporter.
 
     Raises:
-        MachineError: naming its version.
+        MachineError: it is refused. The message names the release.
     """
     found = version_of("transformers")
     if found is None or tuple(int(part) for part in found.split(".")[:2] if part.isdecimal()) < FLOOR:
         raise MachineError(
-            f"--task lm: needs transformers {'.'.join(map(str, FLOOR))} or later, which has the exporter, and here is "
-            f"{found or 'none'}. Update it: pip install 'transformers>={'.'.join(map(str, FLOOR))}'."
+            f"--task lm: the export needs transformers {'.'.join(map(str, FLOOR))} or later, but the version here "
+            f"is {found or 'none'}. Update it: pip install 'transformers>={'.'.join(map(str, FLOOR))}'."
         )
 
 
 def export(model: "PreTrainedModel", target: Path, *, where: str) -> ExportedGraph:
-    """Write the graph of a causal language model, in the type of its weights, to `target`.
+    """Write the ONNX graph of a causal language model, in the dtype of its weights, to `target`.
 
-    Inputs, int64: input_ids and position_ids [batch, sequence], attention_mask [batch, past + sequence], logits_to_keep
-    [kept]; past_key_values.N.key|value [batch, heads, past, size]. Outputs: logits [batch, kept, vocabulary],
-    present.N.key|value with the new positions.
+    The int64 inputs are input_ids and position_ids [batch, sequence], attention_mask [batch, past + sequence] and
+    logits_to_keep [kept]. The cache is past_key_values.N.key|value [batch, heads, past, size]. Outputs are logits
+    [batch, kept, vocabulary], and present.N.key|value, the cache extended by the new positions.
 
     Raises:
-        InputError: the model keeps something else than keys and values, its RoPE changes with the length, or it has an
-            operation that cannot be exported.
+        InputError: the model keeps something other than keys and values between steps, the frequencies of its RoPE
+            change with the length of the text, or it has an operation that cannot be exported.
         MachineError: see `require_exporter`.
     """
     require_exporter()
@@ -73,7 +74,8 @@ def export(model: "PreTrainedModel", target: Path, *, where: str) -> ExportedGra
         except Exception as error:  # the exporter's own, and whatever the model raises in it
             raise InputError(
                 f"{where}: {model.config.model_type} cannot be exported with a cache "
-                f"({type(innermost(error)).__name__}; see -v). Run it in PyTorch: toolchain generate --backend torch."
+                f"({type(innermost(error)).__name__}; run again with -v for the traceback). Run the model in "
+                "PyTorch instead: toolchain generate --backend torch."
             ) from error
     _rename(made)
     folded = fold_keys(made)
@@ -82,10 +84,11 @@ def export(model: "PreTrainedModel", target: Path, *, where: str) -> ExportedGra
 
 
 def _warn_of_keys(folded: int, layers: int, where: str) -> None:
-    """Say if some attentions keep the exporter's way to read their keys."""
+    """Log a warning if `fold_keys` could not speed up how some attention layers read their cached keys."""
     if folded < layers:
         log.warning(
-            "%s: %d of %d attentions read keys in place; the others move all of them in each step, which takes longer",
+            "%s: %d of %d attention layers read cached keys in place; the others transpose all keys in each step, "
+            "which takes longer",
             where,
             folded,
             layers,
@@ -93,10 +96,10 @@ def _warn_of_keys(folded: int, layers: int, where: str) -> None:
 
 
 def _refuse_rope(config: "PretrainedConfig", where: str) -> None:
-    """Refuse a model whose frequencies change with the length.
+    """Refuse a model whose RoPE has frequencies that change with the length of the text.
 
     Raises:
-        InputError: naming the kind of its RoPE.
+        InputError: it is refused. The message names the type of RoPE.
     """
     given = getattr(config.get_text_config(), "rope_parameters", None) or {}
     each = [
@@ -105,16 +108,16 @@ def _refuse_rope(config: "PretrainedConfig", where: str) -> None:
     ]  # some models have one for a kind of layer
     for kind in sorted(LENGTH_DEPENDENT & {str(one.get("rope_type")) for one in each}):
         raise InputError(
-            f"{where}: its RoPE is of the kind {kind}, whose frequencies change with the length of the text, and a "
-            "graph's cache keeps those of before. Run it in PyTorch: toolchain generate --backend torch."
+            f"{where}: its RoPE is of type {kind}, whose frequencies change with the length of the text, but the keys "
+            "in a graph's cache keep the old ones. Run it in PyTorch: toolchain generate --backend torch."
         )
 
 
 def _example(model: "PreTrainedModel", where: str) -> dict[str, Any]:  # arguments of a foreign function
-    """Return arguments of the model's forward: new tokens after a cache of some.
+    """Return example arguments for the model's forward: new tokens, and a cache that has some positions already.
 
     Raises:
-        InputError: what the model keeps between steps are not the keys and values of all positions.
+        InputError: the model keeps something other than the keys and values of all positions between steps.
     """
     import torch
     from transformers import DynamicCache
@@ -126,8 +129,8 @@ def _example(model: "PreTrainedModel", where: str) -> dict[str, Any]:  # argumen
         kept = [getattr(layer, name, None) for name in PARTS]
         if not all(one is not None and one.ndim == 4 and one.shape[2] == BEFORE for one in kept):
             raise InputError(
-                f"{where}: {model.config.model_type} keeps something else than the keys and values of all positions "
-                "between steps. Run it in PyTorch: toolchain generate --backend torch."
+                f"{where}: {model.config.model_type} keeps something other than the keys and values of all "
+                "positions between steps. Run it in PyTorch: toolchain generate --backend torch."
             )
     places = torch.arange(BEFORE, BEFORE + NEW).expand(ROWS, NEW).clone()
     return {
@@ -140,7 +143,10 @@ def _example(model: "PreTrainedModel", where: str) -> dict[str, Any]:  # argumen
 
 
 def _shapes(inputs: dict[str, Any]) -> dict[str, Any]:
-    """Return the sizes that vary; without them the exporter would look for relations among all sizes, which is slow."""
+    """Return the axes of each input whose sizes vary.
+
+    Without them the exporter would search for relations among all sizes, which is slow.
+    """
     from torch.export import Dim
 
     rows, new, before = Dim("batch"), Dim("sequence"), Dim("past")
@@ -155,7 +161,7 @@ def _shapes(inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rename(model: ir.Model) -> None:
-    """Give inputs and outputs the names that other exporters of generation use, and their sizes those of `_shapes`."""
+    """Rename inputs and outputs, in place, as other exporters name them, and their axes as `_shapes` names them."""
     named = {str(value.name): value for value in model.graph.inputs}
     before = next(value for name, value in named.items() if name.endswith(".keys"))
     places = (("input_ids", 0, "batch"), ("input_ids", 1, "sequence"), ("logits_to_keep", 0, "kept"))

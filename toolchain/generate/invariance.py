@@ -1,7 +1,7 @@
-"""Verification of a language model's graph: a token gets the same logits in one pass, in steps, in any batch, padded.
+"""Verifies that a language model's graph computes the same logits in one pass, in steps, in a batch and with padding.
 
-Every case is compared with each row alone, in one pass without a cache. The graph runs in ONNX Runtime; `verify` shows
-the cases.
+The logits of every case are compared with those of each row run alone, in one pass without a cache. The graph runs in
+ONNX Runtime; `toolchain verify` shows the cases.
 """
 
 from collections.abc import Callable, Iterator
@@ -40,7 +40,7 @@ Ids = NDArray[np.int64]
 
 
 def verify(opened: OpenedGraph) -> VerifyRecord:
-    """Run every case and return them.
+    """Run every case on an open graph, and return the record of all cases.
 
     Raises:
         ToolchainError: the graph cannot be run.
@@ -108,7 +108,7 @@ def _steps(session: Session, ids: Ids, size: int) -> Logits:
 
 
 def _padded(session: Session, rows: list[Ids], more: int) -> list[Logits]:
-    """Return the logits of each row's tokens in one batch with `more` padded positions than the longest row needs."""
+    """Return the logits of each row's tokens from one batch, padded to `more` positions beyond the longest row."""
     length = max(row.shape[1] for row in rows) + more
     ids, mask = np.zeros((len(rows), length), np.int64), np.zeros((len(rows), length), np.int64)
     for at, row in enumerate(rows):
@@ -118,14 +118,17 @@ def _padded(session: Session, rows: list[Ids], more: int) -> list[Logits]:
 
 
 def _changed(opened: OpenedGraph, change: Callable[[ir.Model], int]) -> Session:
-    """Return a session of the opened graph after a change."""
+    """Return a session of a copy of the opened graph that `change` has changed."""
     model = graph.load(opened.bundle.file(opened.file))
     change(model)
     return open_graph(graph.message(model), device=opened.session.device)
 
 
 def _rms(name: str, known: list[Logits], found: list[Logits], share: float) -> CaseRecord:
-    """Return the case of the root mean square difference of logits from centred ones, of which it may be a share."""
+    """Return the case that compares `found` with `known` by the root mean square (RMS) difference of centred logits.
+
+    The case passes if the RMS difference is at most the fraction `share` of the RMS of `known`.
+    """
     expected = np.concatenate([one[0] for one in known])
     difference = float(np.sqrt(np.square(np.concatenate([centred(one[0]) for one in found]) - expected).mean()))
     tolerance = share * float(np.sqrt(np.square(expected).mean()))

@@ -1,4 +1,7 @@
-"""The measurement of a model's generation: first token and steps apart, each kind of cache in turn, energy if asked."""
+"""Measures the speed of generation, and the energy if asked for.
+
+The first token and the later steps are measured separately, with each kind of cache.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +25,11 @@ WARM_UP_TOKENS = 3
 
 @dataclass
 class Timed:
-    """The batches of one kind of cache, each once a round, and their energy."""
+    """What was measured with one kind of cache.
+
+    `rounds` has the result of every batch, by round. `first_j` is the energy of all batches with one new token per
+    prompt, in joules, and `whole_j` with all new tokens. `reason` is a code that says why they are None.
+    """
 
     rounds: list[list[Generated]] = field(default_factory=list)
     first_j: float | None = None
@@ -31,17 +38,17 @@ class Timed:
 
     @property
     def all(self) -> list[Generated]:
-        """The batches of all rounds."""
+        """The results of the batches of all rounds."""
         return [one for done in self.rounds for one in done]
 
     @property
     def tokens(self) -> list[list[int]]:
-        """The generated ids of each prompt, of the first round."""
+        """The generated ids of each prompt, from the first round."""
         return [row for one in self.rounds[0] for row in one.tokens]
 
     @property
     def seconds(self) -> float:
-        """The time of a round, median."""
+        """The seconds of a round: the median over the rounds."""
         return float(np.median([sum(one.seconds for one in done) for done in self.rounds]))
 
 
@@ -60,25 +67,26 @@ def run(
     Args:
         model: an open language model.
         prompts: texts, given to the model as they are.
-        settings: tokens, caches, batch size, rounds.
-        place: where the prompts come from, for messages.
-        energy: runs work without a pause and returns the joules of a call; None if energy was not asked for.
-        bandwidth: device -> bytes/s of its memory, None if it cannot be measured.
-        log: takes lines about the progress.
+        settings: number of new tokens, kinds of cache, batch size and rounds.
+        place: where the prompts come from, for error messages.
+        energy: function that calls its argument again and again without a pause, and returns the joules of one call, or
+            a reason code if they could not be measured; None if energy was not asked for.
+        bandwidth: returns the memory bandwidth of a device in bytes/s, or None if it cannot be measured.
+        log: takes one line of text about the progress.
 
     Raises:
         InputError: a prompt cannot be used.
-        UsageError: prompt and new tokens are more than the model's positions.
+        UsageError: a prompt and its new tokens exceed the model's positions.
     """
     rows = encode(model.tokenizer, prompts, source=place)
     check_room(rows, settings.max_new_tokens, model.positions, source=place)
     pad = pad_id(model.tokenizer)
     parts = list(batches(rows, settings.batch_size, pad))
-    log(f"{model.name}: {counted(len(rows), 'prompt')} in batches of {settings.batch_size} on {model.device}")
+    log(f"{model.name}: timing {counted(len(rows), 'prompt')} in batches of {settings.batch_size} on {model.device}")
     timed = _time(model, parts, settings, pad)
     if energy:
         for name, one in timed.items():
-            log(f"energy: first pass and whole, cache {name}")
+            log(f"energy: measuring the first token, then all tokens, with cache {name}")
             _add_energy(one, energy, model, parts, settings, pad, name)
     texts = _texts(model, prompts, rows, timed[settings.caches[0]])
     return _record(model, settings, timed, parts, texts, bandwidth(model.device))
@@ -111,7 +119,10 @@ def _record(
 
 
 def _time(model: Generator, parts: list[PromptBatch], settings: Settings, pad: int) -> dict[str, Timed]:
-    """Run every batch with each cache in turn, after a warm-up of each, so that a slow moment meets all of them."""
+    """Time every batch with each kind of cache, after a warm-up of each kind.
+
+    The kinds take turns at each batch, so that a slow moment of the machine affects all of them alike.
+    """
     for name in settings.caches:
         model.generate(parts[0], cache=name, new=min(WARM_UP_TOKENS, settings.max_new_tokens), pad=pad)
     timed = {name: Timed() for name in settings.caches}
@@ -133,7 +144,7 @@ def _add_energy(
     pad: int,
     cache: str,
 ) -> None:
-    """Measure all batches with one new token, and with all of them."""
+    """Measure the energy of all batches with one new token per prompt, and then with all new tokens."""
 
     def work(new: int) -> Callable[[], object]:
         return lambda: [model.generate(part, cache=cache, new=new, pad=pad) for part in parts]
@@ -201,7 +212,7 @@ def _decode(
 
 
 def _mean_positions(timed: Timed, parts: list[PromptBatch]) -> float:
-    """Return the mean over the steps of the positions that a step's batch has, padded ones included."""
+    """Return the number of positions of a decode step's batch, padded ones included, as the mean over the steps."""
     found = [
         part.ids.size + len(part.ids) * step
         for part, one in zip(parts, timed.rounds[0], strict=True)
@@ -211,7 +222,7 @@ def _mean_positions(timed: Timed, parts: list[PromptBatch]) -> float:
 
 
 def _ratios(timed: dict[str, Timed], runs: list[CacheRun], parts: list[PromptBatch]) -> list[CacheRatio]:
-    """Return each cache beside none, if that ran."""
+    """Return the comparison of each kind of cache with `none`; an empty list if `none` was not timed."""
     if "none" not in timed:
         return []
     none = timed["none"]
@@ -228,10 +239,11 @@ def _ratios(timed: dict[str, Timed], runs: list[CacheRun], parts: list[PromptBat
 
 
 def predict_ratio(timed: Timed, parts: list[PromptBatch]) -> float:
-    """Return the time without a cache over the time with it, by the counts of positions.
+    """Return the time without a cache divided by the time with it, predicted from the numbers of positions.
 
-    With c, the time of a position in the first pass, d, that of a step, P positions and N passes, the time is
-    sum(c (P + i), i < N) without a cache and c P + (N - 1) d with it. The ratio is the median of the rounds.
+    Let c be the time of one position in the first pass, d the time of a decode step, P the positions of the prompt, and
+    N the number of passes. The time is sum(c (P + i) for i < N) without a cache, and c P + (N - 1) d with it. The
+    result is the median over the rounds.
     """
     ratios = []
     for done in timed.rounds:

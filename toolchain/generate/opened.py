@@ -1,4 +1,4 @@
-"""A language model, opened where it shall run: a checkpoint in PyTorch, or the graph of a bundle in ONNX Runtime."""
+"""Opens a language model for generation: a checkpoint in PyTorch, or the graph of a bundle in ONNX Runtime."""
 
 import functools
 import logging
@@ -41,10 +41,10 @@ class OpenedGraph:
 
 
 def open_generator(place: str, recipe: Recipe, *, backend: str | None, cache: tuple[str, ...] = ()) -> Generator:
-    """Open a checkpoint or a bundle; `backend` is `torch` or `ort`, by default that of its kind.
+    """Open a checkpoint or a bundle. `backend` is `torch` or `ort`; None means `ort` for a bundle, else `torch`.
 
     Raises:
-        UsageError: the backend does not run it, or keeps no `cache` of a kind.
+        UsageError: the backend cannot run it, or does not support one of the kinds in `cache`.
         ToolchainError: see errors.py.
     """
     if (Path(place) / MANIFEST).exists():
@@ -57,19 +57,23 @@ def open_generator(place: str, recipe: Recipe, *, backend: str | None, cache: tu
             raise UsageError(f"--backend ort: {place} is not a bundle. Build one first: toolchain build --task lm.")
         source = find_model(place, **{name: getattr(recipe, name) for name in TRUST})
     if recipe.file:
-        raise UsageError(f"--file {recipe.file}: only for a bundle on ort. Leave it out.")
+        raise UsageError(f"--file {recipe.file}: this option is only for a bundle on ort. Leave it out.")
     return open_torch(source, device=choose_device(recipe.device, cuda=has_gpu()))
 
 
 def find_lm(place: Path | None, changes: RecipeValues) -> Path | None:
-    """Return the bundle that options name, or else the one built last, if it is that of a language model, or None.
+    """Return the bundle at `place`, or the one built last; None if it is not the bundle of a language model.
+
+    If `place` is None and the options name a model, return None too.
 
     Raises:
-        UsageError: the task is `lm`, and no such bundle is given.
+        UsageError: the task is `lm`, but `place` is None.
         InputError: the bundle cannot be read.
     """
     if place is None and changes.get("task") == TASK:
-        raise UsageError(f"--task {TASK}: no bundle. Build one first (toolchain build --task {TASK}), and name it.")
+        raise UsageError(
+            f"--task {TASK}: no bundle is named. Name one, or build one first: toolchain build --task {TASK}."
+        )
     if place is None and changes.get("model"):
         return None
     if place is not None and not (place / MANIFEST).is_file():
@@ -82,22 +86,22 @@ def find_lm(place: Path | None, changes: RecipeValues) -> Path | None:
 
 
 def refuse_others(changes: RecipeValues, taken: Collection[str]) -> None:
-    """Refuse options other than those in `taken`.
+    """Refuse options that do not apply to the bundle of a language model: all but those in `taken`.
 
     Raises:
-        UsageError: naming the first.
+        UsageError: such an option is given. The message names the first.
     """
     defaults = {field.name: field.default for field in fields(Recipe)}
     for name, value in changes.items():
         if name not in taken and value not in (None, defaults[name]):
             advice = " Measure it with `toolchain generate --energy`." if "energy" in name else " Leave it out."
-            raise UsageError(f"{flag(name)}: not for the bundle of a language model.{advice}")
+            raise UsageError(f"{flag(name)}: this option is not for the bundle of a language model.{advice}")
     if changes.get("backend") not in (None, "ort"):
         raise UsageError(f"--backend {changes['backend']}: a language model's bundle runs on ort alone. Leave it out.")
 
 
 def open_lm(place: Path, *, trust: str | None = None) -> Bundle:
-    """Return the bundle of a language model whose files have their digests, apart from its graphs.
+    """Open the bundle of a language model, and check the digests of its text files; `open_file` checks its graphs.
 
     Raises:
         InputError, UsageError: see `open_bundle`.
@@ -108,23 +112,23 @@ def open_lm(place: Path, *, trust: str | None = None) -> Bundle:
 
 
 def open_file(bundle: Bundle, file: str | None, *, device: str) -> OpenedGraph:
-    """Open a graph of a bundle, by default that of its precision, after a check of its digest.
+    """Open a graph of a bundle, and check its digest; with `file` None, the graph in the bundle's precision.
 
     Raises:
-        UsageError: it is not one of the bundle's graphs.
-        InputError: the bundle lacks it, or it differs from its digest.
-        MachineError: the device is not there.
+        UsageError: the file is not one of the bundle's graphs.
+        InputError: the bundle lacks the file, or its digest differs.
+        MachineError: the device is not available.
     """
     name = file or graph_name(bundle.manifest["precision"])
     if name in bundle.manifest["artefacts"] and name not in (graphs := bundle.manifest["lm"]["step_bytes"]):
-        raise UsageError(f"--file {name}: not a graph. Choose one of {', '.join(graphs)}.")
+        raise UsageError(f"--file {name}: this file is not a graph. Choose one of {', '.join(graphs)}.")
     path, place = bundle.file(name), choose_device(device, cuda=ort_has_gpu())
     digests = {one: digest for one, digest in bundle.manifest["artefacts"].items() if "/" not in one}
     return OpenedGraph(bundle, name, precision_of(name), open_graph(path, device=place, digests=digests))
 
 
 def precision_of(file: str) -> str:
-    """Return the precision of a graph by its name."""
+    """Return the precision of a graph: the one in its file name, or fp32 if the name has none."""
     typed = TYPED.fullmatch(file)
     return typed[1] if typed else "fp32"
 
@@ -132,14 +136,14 @@ def precision_of(file: str) -> str:
 def _on_ort(bundle: Bundle, recipe: Recipe, cache: tuple[str, ...]) -> Generator:
     if "static" in cache:
         raise UsageError(
-            "--cache static: the cache of a bundle's graph grows by concatenation. Choose dynamic or none, or "
+            "--cache static: the cache of a bundle's graph grows with each step. Choose dynamic or none, or "
             "--backend torch."
         )
     opened = open_file(bundle, recipe.file, device=recipe.device)
     facts = bundle.manifest["lm"]
     if facts["not_followed"]:
         log.warning(
-            "%s: its generation_config.json sets %s, which greedy search on a graph does not follow, so its text may "
+            "%s: its generation_config.json sets %s. Greedy search on a graph ignores these settings, so its text may "
             "differ from PyTorch's",
             bundle.path,
             ", ".join(facts["not_followed"]),

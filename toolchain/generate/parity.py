@@ -1,4 +1,4 @@
-"""Parity of a language model's graph with PyTorch: prompts, later steps, and batches that are padded on the left."""
+"""Compares a language model's graph with PyTorch: on prompts, on decode steps, and on batches padded on the left."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -23,11 +23,11 @@ Logits = NDArray[np.float32]
 
 
 def compare(model: "PreTrainedModel", graph: Session, *, batches: int = BATCHES, seed: int = 0) -> Parity:
-    """Return the differences of a graph from the model in PyTorch, over the positions of random batches.
+    """Return the differences between the logits of a graph and of the model in PyTorch, over random batches.
 
-    PyTorch runs each batch in one pass without a cache. The graph runs its prompt, and then the other tokens in passes
-    of one or more with the cache. Padded positions are not compared. Logits are compared, and the largest is taken, as
-    `centred` returns them.
+    PyTorch runs each batch in one pass without a cache. The graph runs the prompt first, and then the other tokens with
+    the cache, in passes of one or more tokens. Padded positions are not compared. The differences
+    and the largest logit are computed from centred logits (see `centred`).
     """
     differences, agreed, largest, finite = [], [], 0.0, True
     for ids, mask, prompt in _batches(model, batches, np.random.default_rng(seed)):
@@ -43,16 +43,16 @@ def compare(model: "PreTrainedModel", graph: Session, *, batches: int = BATCHES,
 
 
 def centred(logits: Logits) -> Logits:
-    """Return logits less their mean over the vocabulary, the last axis; softmax ignores it."""
+    """Return the logits minus their mean over the vocabulary (the last axis), which a softmax ignores."""
     made: Logits = logits - logits.mean(axis=-1, keepdims=True)
     return made
 
 
 def require_finite(graph: Session, *, where: str) -> None:
-    """Refuse a graph with a logit that is not finite after a prompt of several tokens and a step.
+    """Refuse a graph that gives NaN or infinite logits for a short prompt or for a decode step after it.
 
     Raises:
-        GateError: it names the graph.
+        GateError: it is refused. The message names the graph as `where`.
     """
     prompt = np.arange(NEW)[None]
     first, cache = graph.run(prompt, np.ones_like(prompt), graph.empty(1), np.arange(NEW))
@@ -64,7 +64,10 @@ def require_finite(graph: Session, *, where: str) -> None:
 def _batches(
     model: "PreTrainedModel", count: int, draw: np.random.Generator
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], int]]:
-    """Yield token ids and mask, [rows, length], and the length of the prompt; each batch has a row without padding."""
+    """Yield random batches: token ids and mask, both [rows, length], and how many positions are the prompt.
+
+    At least one row of each batch has no padding.
+    """
     config = model.config.get_text_config()
     positions = getattr(config, "max_position_embeddings", None) or LONGEST + NEW
     for _ in range(count):

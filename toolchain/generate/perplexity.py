@@ -1,4 +1,4 @@
-"""Perplexity of a language model's graph on documents: `toolchain eval` of a bundle of `build --task lm`."""
+"""Measures the perplexity of a language model's graph on documents: `toolchain eval` of a bundle of `--task lm`."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -35,17 +35,20 @@ FP32 = graph_name("fp32")
 
 
 def evaluate(changes: RecipeValues, place: Path, *, tell: Callable[[str], None]) -> PerplexityResult:
-    """Score every token of the documents but each one's first; save the result and return it.
+    """Score every token of the documents, except the first token of each; save the perplexity and return it.
 
-    A document that is longer than --max-length is cut into windows of that many tokens, each of which begins with the
-    last token of the one before, so that each token is scored once. A typed graph is compared with model.onnx.
+    A document that is longer than --max-length is cut into windows of that many tokens. Each window begins with the
+    last token of the window before it, so that each token is scored once. A quantized graph is compared with
+    model.onnx.
 
     Raises:
         ToolchainError: see errors.py.
     """
     refuse_others(changes, TAKEN)
     if changes.get("task") not in (None, TASK):
-        raise UsageError(f"--task {changes['task']}: {place} is a language model, whose task is {TASK}. Leave it out.")
+        raise UsageError(
+            f"--task {changes['task']}: {place} is a language model, whose task is {TASK}. Leave --task out."
+        )
     bundle = open_lm(place, trust=changes.get("trust"))
     recipe = recorded(bundle, {**changes, "precision": None})
     if recipe.file is None and changes.get("precision"):
@@ -57,16 +60,19 @@ def evaluate(changes: RecipeValues, place: Path, *, tell: Callable[[str], None])
     tokenizer = load_tokenizer(bundle.path, files={name: bundle.read(name) for name in bundle.texts})
     documents = [list(tokenizer(text)["input_ids"]) for (text,) in rows.texts]
     if not any(len(ids) > 1 for ids in documents):
-        raise InputError(f"{rows.source}: no document has two tokens, so there is none to score. Give longer texts.")
+        raise InputError(f"{rows.source}: no document has two tokens, so no token can be scored. Give longer texts.")
     opened = open_file(bundle, recipe.file, device=recipe.device)
-    tell(f"{bundle.path}: {len(rows):,} documents, {sum(map(len, documents)):,} tokens, {opened.file}")
+    tell(f"{bundle.path}: scoring {len(rows):,} documents, {sum(map(len, documents)):,} tokens, with {opened.file}")
     losses = score(opened.session, documents, window, text=opened.file)
     counts = np.array([max(0, len(ids) - 1) for ids in documents], np.float64)
     return _saved(opened, recipe, rows, losses, counts, _rise(opened, recipe, documents, window, losses, counts))
 
 
 def score(session: Session, documents: Sequence[Sequence[int]], window: int, *, text: str) -> NDArray[np.float64]:
-    """Return each document's sum of the negative log probabilities, nats, of all its tokens but the first."""
+    """Return the loss of each document: the sum of the negative log probabilities of its tokens, in nats, float64.
+
+    The first token of a document has no probability, so it does not count. `text` labels the progress bar.
+    """
     return np.array([_loss(session, ids, window) for ids in track(documents, total=len(documents), text=text)])
 
 
@@ -96,7 +102,7 @@ def _rise(
     losses: NDArray[np.float64],
     counts: NDArray[np.float64],
 ) -> Rise | None:
-    """Return the perplexity of model.onnx beside that of a typed graph, with a verdict; None for model.onnx itself."""
+    """Compare the perplexity of a quantized graph with that of model.onnx; return None for model.onnx itself."""
     if opened.file == FP32:
         return None
     reference = open_file(opened.bundle, FP32, device=recipe.device)
@@ -117,7 +123,10 @@ def _perplexity(losses: NDArray[np.float64], counts: NDArray[np.float64]) -> flo
 
 
 def _interval(losses: NDArray[np.float64], counts: NDArray[np.float64], seed: int) -> tuple[float, float] | None:
-    """Return the 95 % interval over the documents that have tokens to score; None if there are fewer than two."""
+    """Return the 95 % bootstrap interval of exp(sum of losses / sum of counts) over the documents.
+
+    Documents without tokens to score are left out. Return None if fewer than two are left.
+    """
     some = counts > 0
     if some.sum() < 2:
         return None

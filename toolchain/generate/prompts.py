@@ -1,4 +1,4 @@
-"""Prompts as batches of token ids, padded on the left, so that every row's last token is its newest."""
+"""Makes batches of token ids from prompts, padded on the left, so that all rows end at the same position."""
 
 from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PromptBatch:
-    """Token ids and attention mask, int64 [rows, length]; the mask is 0 at padded positions."""
+    """A batch of prompts: token ids and attention mask, int64 [rows, length]. The mask is 0 at padded positions."""
 
     ids: NDArray[np.int64]
     mask: NDArray[np.int64]
@@ -30,7 +30,7 @@ def encode(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str], *, sour
     """Return the token ids of each prompt, with the special tokens that the tokenizer adds.
 
     Raises:
-        InputError: there is no prompt, or one has no token; `source` and its number are in the message.
+        InputError: there is no prompt, or a prompt has no tokens. The message names `source` and the prompt's number.
     """
     rows = [list(tokenizer(prompt)["input_ids"]) for prompt in prompts]
     check_prompts(prompts, rows, source=source)
@@ -38,13 +38,13 @@ def encode(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str], *, sour
 
 
 def check_prompts(prompts: Sequence[str], rows: Sequence[Sized], *, source: str) -> None:
-    """Refuse prompts without a text; `rows` are what was made of them, which must not be empty either.
+    """Refuse prompts without text. `rows` has what was made of each prompt, such as its ids; none may be empty.
 
     Raises:
-        InputError: as `encode` does.
+        InputError: see `encode`.
     """
     if not prompts:
-        raise InputError(f"{source}: no prompt. Give --prompt TEXT, or a table with --data FILE.")
+        raise InputError(f"{source}: there is no prompt. Give --prompt TEXT, or a table with --data FILE.")
     for number, (prompt, row) in enumerate(zip(prompts, rows, strict=True), 1):
         if not prompt.strip() or not row:
             raise InputError(f"{source}: prompt {number} is empty. Write a text there, or remove it.")
@@ -54,7 +54,7 @@ def check_room(rows: Sequence[Sequence[int]], new: int, positions: int | None, *
     """Refuse prompts that leave too few of the model's positions for the new tokens.
 
     Raises:
-        UsageError: naming the longest prompt.
+        UsageError: they are refused. The message names the longest prompt.
     """
     longest = max(range(len(rows)), key=lambda index: len(rows[index]))
     length = len(rows[longest])

@@ -1,4 +1,4 @@
-"""The options that only `generate` has."""
+"""The options of `toolchain generate` that no other command has."""
 
 from dataclasses import dataclass, fields
 
@@ -15,16 +15,16 @@ CACHES: dict[str, dict[str, object]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What is generated, and how often."""
+    """The number of new tokens, the kinds of cache, the size of batches, the number of timings, and the backend."""
 
-    max_new_tokens: int = option(64, "most tokens that each prompt gets", metavar="N", least=1)
+    max_new_tokens: int = option(64, "largest number of new tokens for each prompt", metavar="N", least=1)
     cache: str = option(
         "dynamic",
-        "dynamic, static or none; several with commas between are timed in turn and compared",
+        "kind of key-value cache: dynamic, static or none; several, separated by commas, are timed and compared",
         metavar="KIND[,KIND]",
     )
-    batch_size: int = option(1, "prompts in a batch, padded on the left", metavar="N", least=1)
-    rounds: int = option(3, "how often each batch is timed", metavar="N", least=1)
+    batch_size: int = option(1, "number of prompts in a batch, which is padded on the left", metavar="N", least=1)
+    rounds: int = option(3, "number of times that each batch is timed", metavar="N", least=1)
     backend: str | None = option(
         None,
         "where to run (default: ort for a bundle, else torch); openai: a server with OpenAI's interface, see --url",
@@ -36,9 +36,9 @@ class Settings:
             check(field, getattr(self, field.name))
         for name in self.caches:
             if name not in CACHES:
-                raise UsageError(f"--cache {name}: unknown.{meant(name, CACHES)} Choose of {', '.join(CACHES)}.")
+                raise UsageError(f"--cache {name}: unknown.{meant(name, CACHES)} Choose from {', '.join(CACHES)}.")
 
     @property
     def caches(self) -> tuple[str, ...]:
-        """The kinds of cache, in the order in which they were named, each once."""
+        """The kinds of cache, in the order in which they were given, without duplicates."""
         return tuple(dict.fromkeys(part.strip() for part in self.cache.split(",")))

@@ -1,8 +1,9 @@
-"""A language model's graph as TensorRT-RTX takes it: in float16, with weights in float16, INT8 or INT4.
+"""Converts a language model's graph for TensorRT-RTX: to float16, with weights in float16, INT8 or INT4.
 
-MatMulNBits is an operator of ONNX Runtime alone. Here a DequantizeLinear gives the weight of a GEMM: in INT8 with a
-scale for each output channel, in INT4 with one for each block, and without zero points, which TensorRT does not take.
-So the numbers are not those of model.int8.onnx and model.int4.onnx, and their accuracy was not measured.
+Only ONNX Runtime knows the operator MatMulNBits. In the converted graph, a DequantizeLinear computes the weight of a
+GEMM instead: from INT8 with one scale per output channel, or from INT4 with one scale per block. There are no zero
+points, because TensorRT does not support them. So the weights differ from those of model.int8.onnx and model.int4.onnx,
+and their accuracy was not measured.
 """
 
 import numpy as np
@@ -23,9 +24,10 @@ INT4_LEVELS = 7
 
 
 def to_typed(model: ir.Model, bits: int | None) -> int:
-    """Type a graph for TensorRT-RTX in place; return the number of GEMMs whose weights have `bits`, 8 or 4.
+    """Convert a graph for TensorRT-RTX in place; return the number of GEMMs whose weights were quantized.
 
-    None leaves all weights in float16. A GEMM whose inner dimension has no whole blocks keeps float16 in 4 bits.
+    `bits` is 8 or 4; None leaves all weights in float16. With 4, a GEMM keeps its weights in float16 if its inner
+    dimension is not a multiple of BLOCK.
     """
     count = 0
     for node in nodes(model, "MatMul", "Gemm") if bits else ():
@@ -46,7 +48,7 @@ def to_typed(model: ir.Model, bits: int | None) -> int:
 
 
 def _dequantize(model: ir.Model, node: ir.Node, array: Array, bits: int) -> None:
-    """Put a MatMul with a dequantized weight, and an Add for the bias of a Gemm, in the place of a node."""
+    """Replace a node with a MatMul that reads a dequantized weight, and an Add if the node is a Gemm with a bias."""
     stem, attributes = f"{node.name}.int{bits}", {"axis": 1}
     numbers, scale = quantize_weight(array) if bits == 8 else quantize_blocks(array)
     if bits == 4:
@@ -71,7 +73,7 @@ def _dequantize(model: ir.Model, node: ir.Node, array: Array, bits: int) -> None
 
 
 def quantize_blocks(weight: Array) -> tuple[Array, Array]:
-    """Return int4 numbers as int8 [inner, outer], and float32 scales [inner / BLOCK, outer]."""
+    """Quantize a weight to INT4 in blocks. Return levels, int8 [inner, outer], and scales, float32 [blocks, outer]."""
     inner, outer = weight.shape
     blocks = weight.reshape(inner // BLOCK, BLOCK, outer)
     scale = (np.abs(blocks).max(axis=1) / INT4_LEVELS).astype(np.float32)

@@ -1,7 +1,7 @@
 """Weight-only quantization of a language model's graph: INT8 or INT4 weights in blocks, by ONNX Runtime's MatMulNBits.
 
-A step of one token reads each weight once and multiplies little, so fewer bytes are less time. Activations stay in
-float between the operators, so a token's logits do not depend on the others of its batch.
+A decode step reads each weight once and does little arithmetic with it, so fewer bytes mean less time. Activations
+stay in floating point between the operators, so the logits of a token do not depend on the other tokens of its batch.
 """
 
 import logging
@@ -39,7 +39,10 @@ WEIGHTS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.UINT8}
 
 @dataclass(frozen=True)
 class Weight:
-    """The constant weight of a GEMM: its name, and float32 [inner, outer]; None with the reason if it is not taken."""
+    """The constant weight of a GEMM: its name, its number of elements, and its values, float32 [inner, outer].
+
+    `array` is None if the weight cannot be quantized, and `reason` then says why.
+    """
 
     name: str
     numbers: int
@@ -48,10 +51,10 @@ class Weight:
 
 
 def quantize_weights(model: ir.Model, bits: int, *, where: str) -> WeightsRecord:
-    """Quantize the weights of all MatMul and Gemm nodes to `bits`, 8 or 4, in place; the last GEMM, the head, too.
+    """Quantize the weights of all MatMul and Gemm nodes, including the output head, to `bits` (8 or 4) in place.
 
     Raises:
-        GateError: under LEAST_SHARE of the weights could be taken; it names the others.
+        GateError: less than LEAST_SHARE of the weights could be quantized. The message names some of the others.
     """
     for node in nodes(model, "MatMul", "Gemm"):
         weight = constant_weight(node)
@@ -63,14 +66,15 @@ def quantize_weights(model: ir.Model, bits: int, *, where: str) -> WeightsRecord
     if (share := taken(gemms)) < LEAST_SHARE:
         left = [f"{one['name']} ({one['reason']})" for one in gemms if not one["bits"]]
         raise GateError(
-            f"{where}: {share:.0%} of the weights in GEMMs could be quantized, less than {LEAST_SHARE:.0%}. Left are "
-            f"{', '.join(left[:5]) or 'none'}{' and others' if len(left) > 5 else ''}. Build with --precision fp32."
+            f"{where}: only {share:.0%} of the weights in GEMMs could be quantized, and {LEAST_SHARE:.0%} are needed. "
+            f"Not quantized: {', '.join(left[:5]) or 'none'}{' and others' if len(left) > 5 else ''}. Build with "
+            "--precision fp32."
         )
     return {"bits": bits, "block": BLOCK, "share": share, "products": gemms}
 
 
 def coverage(model: ir.Model) -> list[WeightOnlyGemm]:
-    """Return every GEMM of a graph with a constant weight, in graph order, and whether it is quantized."""
+    """Return all GEMMs that have a constant weight, in graph order, and whether each is quantized."""
     gemms: list[WeightOnlyGemm] = []
     for node in nodes(model, "MatMul", "Gemm", QUANTIZED):
         if node.op_type == QUANTIZED and node.inputs[1] is not None:
@@ -78,19 +82,22 @@ def coverage(model: ir.Model) -> list[WeightOnlyGemm]:
             name, bits = str(node.inputs[1].name).removesuffix(".packed"), node.attributes.get_int("bits", 4)
             gemms.append({"name": name, "weights": numbers, "bits": bits, "reason": None})
         elif (weight := constant_weight(node)) is not None:  # else both inputs are computed, as in attention
-            reason = weight.reason or "it was not asked for"
+            reason = weight.reason or "quantization was not asked for"
             gemms.append({"name": weight.name, "weights": weight.numbers, "bits": None, "reason": reason})
     return gemms
 
 
 def taken(gemms: list[WeightOnlyGemm]) -> float:
-    """Return the share of the weights in GEMMs that are quantized, 0 to 1."""
+    """Return the fraction of the weights in GEMMs that is quantized, from 0 to 1."""
     total = sum(one["weights"] for one in gemms)
     return sum(one["weights"] for one in gemms if one["bits"]) / max(1, total)
 
 
 def step_bytes(model: ir.Model) -> int:
-    """Return the bytes of the weights that a step reads: all but the tables of which a Gather takes a row a token."""
+    """Return the bytes of the weights that a decode step reads.
+
+    Tables that only a Gather reads do not count, because a step reads just one of their rows for each token.
+    """
     found = 0
     for value in model.graph.initializers.values():
         read = any(use.node.op_type != "Gather" or use.idx != 0 for use in value.uses())
@@ -100,7 +107,7 @@ def step_bytes(model: ir.Model) -> int:
 
 
 def in_float(model: ir.Model) -> int:
-    """Let quantized GEMMs keep their activations in float32, in place; return the number of GEMMs."""
+    """Make quantized GEMMs compute with float32 activations, in place; return the number of GEMMs."""
     gemms = list(nodes(model, QUANTIZED))
     for node in gemms:
         node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", FLOAT_LEVEL)
@@ -108,7 +115,7 @@ def in_float(model: ir.Model) -> int:
 
 
 def dequantize_weights(model: ir.Model) -> int:
-    """Replace each quantized GEMM by a MatMul with its weights in float32, in place; return the number of GEMMs."""
+    """Replace each quantized GEMM with a MatMul with its weights in float32, in place; return the number of GEMMs."""
     gemms = list(nodes(model, QUANTIZED))
     for node in gemms:
         weight = add_initializer(model, f"{node.name}.dequantized", _dequantized(node))
@@ -122,8 +129,9 @@ def dequantize_weights(model: ir.Model) -> int:
 def _dequantized(node: ir.Node) -> Array:
     """Return the weight of a quantized GEMM, float32 [inner, outer].
 
-    Source: onnxruntime, docs/ContribOperators.md. The packed numbers are uint8 [outer, blocks, bytes], of 4 bits two in
-    a byte, the lower half first; a block has one scale and one zero point, which are packed in the same way.
+    Source: onnxruntime, docs/ContribOperators.md. The packed levels are uint8 [outer, blocks, bytes]. With 4 bits, a
+    byte has two levels, the first in its lower half. A block has one scale and one zero point; the zero points are
+    packed like the levels.
     """
     inner, outer, bits = (node.attributes.get_int(key, 0) for key in ("K", "N", "bits"))
     packed, scales, zeros = (constant(value) for value in node.inputs[1:4])
@@ -138,7 +146,7 @@ def _dequantized(node: ir.Node) -> Array:
 
 
 def _unpacked(packed: Array, bits: int) -> Array:
-    """Return the numbers of rows of bytes, float32."""
+    """Unpack rows of bytes into the levels that they hold, float32 [rows, levels]."""
     if bits == 8:
         return packed.astype(np.float32)
     return np.stack([packed & 15, packed >> 4], axis=-1).reshape(len(packed), -1).astype(np.float32)
@@ -164,12 +172,12 @@ def constant_weight(node: ir.Node) -> Weight | None:
         return Weight(name, array.size, None, f"it has {array.ndim} dimensions") if array.ndim > 2 else None
     scaled = any(node.attributes.get_float(key, 1.0) != 1.0 for key in ("alpha", "beta"))
     if scaled or node.attributes.get_int("transA", 0) == 1:
-        return Weight(name, array.size, None, "its Gemm scales or transposes")
+        return Weight(name, array.size, None, "its Gemm scales or transposes an input")
     return Weight(name, array.size, np.ascontiguousarray(array.T if turned else array, np.float32))
 
 
 def _replace(model: ir.Model, node: ir.Node, name: str, array: Array, bits: int) -> None:
-    """Put MatMulNBits, and an Add for the bias of a Gemm, in the place of a node."""
+    """Replace a node with a MatMulNBits, and an Add if the node is a Gemm with a bias."""
     packed, scales, zeros = _quantizer(bits).qbits_block_quant(array)
     inner, outer = array.shape
     inputs = [
@@ -190,7 +198,7 @@ def _replace(model: ir.Model, node: ir.Node, name: str, array: Array, bits: int)
 
 
 def _quantizer(bits: int):  # type: ignore[no-untyped-def]  # onnxruntime has no types
-    """Return ONNX Runtime's quantizer, whose module sets up the root logger when it is imported."""
+    """Return ONNX Runtime's quantizer. Importing its module changes the root logger, which is restored here."""
     root = logging.getLogger()
     handlers, level = [*root.handlers], root.level
     from onnxruntime.quantization import matmul_nbits_quantizer as nbits
