@@ -215,7 +215,7 @@ def another_input(model):
         (before_norm, "layer 0: .* does not normalise the sum"),
         (positions_in_scores, "layer 0: the scores are not a GEMM"),
         (another_mask, "layer 0: .* is not a padding mask"),
-        (rotated, "layer 0: attention has another form"),
+        (rotated, "layer 0: attention lacks the"),
         (second_token, "the first token alone"),
         (mean_of_tokens, "the first token alone"),
         (another_input, "inputs are .*pixels"),

@@ -104,7 +104,7 @@ def test_scores_with_another_mask_are_not_fused_and_reported(exported):
     add = softmax.inputs[0].producer()
     mask = next(index for index, value in enumerate(add.inputs) if value.shape[1] == 1)
     add.replace_input_with(mask, graph.add_initializer(model, "other", np.zeros((1, 1, 1, 1), np.float32)))
-    with pytest.raises(InputError, match="attention: only 1 of 2 can be fused"):
+    with pytest.raises(InputError, match="the fusion attention for CUDA fits only 1 of 2"):
         for_cuda(model)
 
 

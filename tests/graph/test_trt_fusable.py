@@ -131,21 +131,24 @@ def test_another_operator_before_softmax_is_reported(half, operator):
     model = half()
     first, _ = gemms_of(model)
     insert(model, operator, first.outputs[0], number(model, 8.0))
-    assert faults(model) == [f"{first.name}: added ({operator}) stands between the first GEMM and softmax"]
+    reason = "is between the first GEMM and softmax; only a mask may be added there"
+    assert faults(model) == [f"{first.name}: added ({operator}) {reason}"]
 
 
 def test_a_second_addition_before_softmax_is_reported(half):
     model = half()
     first, _ = gemms_of(model)
     insert(model, "Add", softmax_of(model).inputs[0], number(model, 8.0, np.float32))
-    assert faults(model) == [f"{first.name}: 2 additions before softmax, and only that of the mask is expected"]
+    assert faults(model) == [f"{first.name}: 2 additions before softmax; only the addition of the mask is expected"]
 
 
 def test_an_operator_after_softmax_is_reported(half):
     model = half()
     first, _ = gemms_of(model)
     insert(model, "Relu", softmax_of(model).outputs[0], name="guard")
-    assert faults(model) == [f"{first.name}: guard (Relu) stands between softmax and the second GEMM"]
+    assert faults(model) == [
+        f"{first.name}: guard (Relu) is between softmax and the second GEMM; no operator may be there"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -170,7 +173,7 @@ def test_an_unknown_head_size_is_reported(half):
 def test_int8_beyond_512_tokens_is_reported(int8):
     found = faults(int8(), 513)
     assert len(found) == 2  # one for each layer
-    assert all("length 513: in INT8 at most 512 tokens" in fault for fault in found)
+    assert all("length 513: attention in INT8 is fused only up to 512 tokens" in fault for fault in found)
 
 
 @pytest.mark.parametrize(
@@ -181,19 +184,21 @@ def test_an_input_without_qdq_is_reported(int8, product, position, name):
     both = gemms_of(model)
     without_qdq(both[product].inputs[position])
     both[product].inputs[position].dtype = ir.DataType.FLOAT16  # softmax has float32 before its Q
-    assert faults(model) == [f"{both[0].name}: INT8 without Q/DQ on {name}"]
+    assert faults(model) == [f"{both[0].name}: the attention is in INT8, but {name} has no Q/DQ nodes"]
 
 
 def test_an_output_without_qdq_is_reported(int8):
     model = int8(keep="*layer.0*out_lin")
     first, _ = gemms_of(model)
-    assert faults(model) == [f"{first.name}: INT8 without Q/DQ on the output of the second GEMM"]
+    reason = "the attention is in INT8, but the output of the second GEMM has no Q/DQ nodes"
+    assert faults(model) == [f"{first.name}: {reason}"]
 
 
 def test_int8_in_one_gemm_alone_is_reported(int8):
     model = int8(keep="*layer.0*.product2")
     first, _ = gemms_of(model)
-    assert faults(model) == [f"{first.name}: INT8 without Q/DQ on {name}" for name in ("probabilities", "V")]
+    reasons = [f"the attention is in INT8, but {name} has no Q/DQ nodes" for name in ("probabilities", "V")]
+    assert faults(model) == [f"{first.name}: {reason}" for reason in reasons]
 
 
 def qdq(model, node, position):
@@ -210,7 +215,7 @@ def test_int8_on_the_mask_is_reported(int8):
     model = int8()
     first, _ = gemms_of(model)
     qdq(model, softmax_of(model).inputs[0].producer(), 1)
-    assert faults(model) == [f"{first.name}: the mask's addition reads INT8"]
+    assert faults(model) == [f"{first.name}: the addition of the mask reads a tensor dequantized from INT8"]
 
 
 def test_a_gemm_without_softmax_is_reported(half):
@@ -220,4 +225,5 @@ def test_a_gemm_without_softmax_is_reported(half):
         use.node.replace_input_with(use.idx, softmax.inputs[0])
     graph.tidy(model)
     first, second = gemms_of(model)
-    assert faults(model) == [f"{node.name}: not part of GEMM, softmax, GEMM" for node in (first, second)]
+    text = "not part of an attention, which is a GEMM, a softmax and a GEMM"
+    assert faults(model) == [f"{node.name}: {text}" for node in (first, second)]

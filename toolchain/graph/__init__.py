@@ -1,10 +1,11 @@
-"""ONNX graphs and the passes that change them, one pass a file.
+"""ONNX graphs and the passes that change them. Each pass has its own file.
 
-A pass takes an `onnx_ir.Model`, changes it in place and returns the number of places that it changed. To add one,
-write a module here with one function, and call it where it belongs: `clean.PASSES` for a pass that keeps every value.
+A pass takes an `onnx_ir.Model`, changes it in place and returns the number of changes that it made. To add one,
+write a module here with one function. Add it to `clean.PASSES` if every graph needs it and it leaves the logits
+unchanged; otherwise call it in the build step that needs it.
 
-This file has what those who run a graph need. The rest, in model.py, is imported when it is first used, because
-onnx_ir imports SymPy, which takes a second.
+This file contains what is needed to run a graph: it reads graph files and checks their digests. model.py has the
+functions that change graphs; they are imported at their first use, because onnx_ir imports SymPy, which takes a second.
 """
 
 import mmap
@@ -72,13 +73,13 @@ def __getattr__(name: str) -> object:
 
 
 class Message(bytes):
-    """A graph as an ONNX message; `weights` holds the weights that are not in it, by name."""
+    """A serialised ONNX graph (ModelProto). `weights` maps names to arrays, for weights that are not in the message."""
 
     weights: dict[str, Array]
 
 
 def read_proto(path: Path | bytes) -> onnx.ModelProto:
-    """Read an ONNX file or message, without the weights that are in a file of their own.
+    """Return the ONNX graph in a file or in bytes. Weights in a separate file are not read.
 
     Raises:
         InputError: the file is missing, or it is not an ONNX graph.
@@ -87,13 +88,13 @@ def read_proto(path: Path | bytes) -> onnx.ModelProto:
     try:
         return onnx.load_model_from_string(path if isinstance(path, bytes) else path.read_bytes())
     except FileNotFoundError:
-        raise InputError(f"{where}no such file. Give an ONNX graph.") from None
+        raise InputError(f"{where}no such file. Give the path of an ONNX graph.") from None
     except Exception as error:  # protobuf does not export the class of its DecodeError
-        raise InputError(f"{where}not an ONNX graph ({type(error).__name__}). Build it again.") from error
+        raise InputError(f"{where}not an ONNX graph ({type(error).__name__}). Build the graph again.") from error
 
 
 def file_has_halves(file: Path) -> bool:
-    """Return whether a graph has float16 tensors.
+    """Return whether a graph file has float16 tensors.
 
     Raises:
         InputError: see `read_proto`.
@@ -104,7 +105,7 @@ def file_has_halves(file: Path) -> bool:
 
 
 def is_half_qdq(model: Path | bytes) -> bool:
-    """Return whether a graph has Q/DQ nodes with float16 between the nodes, as fp16.py makes it for GPUs.
+    """Return whether a graph has DequantizeLinear nodes that return float16, as in graphs for GPUs (graph/fp16.py).
 
     Raises:
         InputError: see `read_proto`.
@@ -115,20 +116,20 @@ def is_half_qdq(model: Path | bytes) -> bool:
 
 
 def read_listed(path: Path, digests: Mapping[str, str]) -> bytes:
-    """Read a graph of a bundle, and the file of its weights if there is one, once each.
+    """Read a graph of a bundle, and its separate weights file if there is one. Check the SHA-256 of each file.
 
-    The bytes that are returned are those whose digest was checked. A file of weights is mapped, and not copied: another
-    file that is put in its place has no effect, but a change of its bytes has, as long as the graph is in use.
+    Each file is read once, so the returned bytes are those whose digest was checked. A weights file is memory-mapped,
+    not copied: replacing the file has no effect on a graph in use, but overwriting its bytes changes that graph.
 
     Args:
-        path: the graph.
-        digests: name -> SHA-256 of each file in its folder that may be read.
+        path: the graph file.
+        digests: file name -> SHA-256, for each file of the graph's folder that the bundle lists.
 
     Returns:
-        The graph as an ONNX message; a `Message` if its weights are in a file of their own.
+        The graph as an ONNX message; a `Message` if its weights are in a separate file.
 
     Raises:
-        InputError: a file is missing or differs from its digest, or the weights are in a file without a digest.
+        InputError: a file is missing or differs from its digest, or the bundle does not list the weights file.
     """
     data = read_checked(path, digests[path.name])
     if b"location" not in data:  # the key of each place outside the message, so it needs no parsing
@@ -138,7 +139,7 @@ def read_listed(path: Path, digests: Mapping[str, str]) -> bytes:
         name, start, length = _place(tensor)
         if name not in digests:
             raise InputError(
-                f"{path}: its weights are in {name}, which the bundle does not list. Get the bundle again."
+                f"{path}: its weights are in {name}, which the bundle does not list. Get a complete copy of the bundle."
             )
         if name not in opened:
             opened[name] = _mapped(path.parent / name, digests[name])
@@ -147,9 +148,9 @@ def read_listed(path: Path, digests: Mapping[str, str]) -> bytes:
 
 
 def _mapped(path: Path, sha256: str) -> Array:
-    """Return the bytes of a file as a read-only map, uint8 [size], after a check of its digest.
+    """Check the digest of a file, and return its bytes as a read-only memory map, uint8 [size].
 
-    A session that is still open may have the map of the unchanged file already, and a hash of 2 GB takes seconds.
+    If an open session already maps the unchanged file, that map is returned, because hashing 2 GB takes seconds.
     """
     with open_listed(path) as file:
         now = os.fstat(file.fileno())
@@ -161,27 +162,33 @@ def _mapped(path: Path, sha256: str) -> Array:
 
 
 def _outside(model: onnx.ModelProto) -> list[TensorProto]:
-    """Return the weights that ONNX calls external data: they are stored outside the graph file."""
+    """Return the external weights of a graph: those that are stored outside the graph file."""
     return [tensor for tensor in model.graph.initializer if tensor.data_location == TensorProto.EXTERNAL]
 
 
 def _place(tensor: TensorProto) -> tuple[str, int, int | None]:
-    """Return the file of a weight, where it begins there, and its length in bytes if the graph says it."""
+    """Return where an external weight is: file name, offset and length in bytes (None: to the end of the file)."""
     found = {entry.key: entry.value for entry in tensor.external_data}
     length = int(found["length"]) if "length" in found else None
     return found["location"], int(found.get("offset", 0)), length
 
 
 def _part(data: Array, length: int | None, tensor: TensorProto, path: Path) -> Array:
-    """Return a weight from the bytes of the file that it is in, which begin with it."""
+    """Return an external weight as an array of its own type and shape, from the bytes of its file.
+
+    `data` has the bytes from the weight's offset to the end of the file. `length` is the size of the weight in bytes;
+    None means all of `data`.
+    """
     try:
         return data[:length].view(helper.tensor_dtype_to_np_dtype(tensor.data_type)).reshape(tuple(tensor.dims))
     except ValueError:
-        raise InputError(f"{path}: its weight {tensor.name} does not fit its place. Build it again.") from None
+        raise InputError(
+            f"{path}: the bytes of the weight {tensor.name} do not match its type and shape. Build the graph again."
+        ) from None
 
 
 def _message(model: onnx.ModelProto, weights: dict[str, Array]) -> Message:
-    """Return a graph as a message that has the weights where they fit, and only their places where they do not."""
+    """Return a graph and its weights as one message. If this exceeds MAX_BYTES, `Message.weights` has the weights."""
     fit = model.ByteSize() + sum(array.nbytes for array in weights.values()) <= MAX_BYTES
     for tensor in _outside(model):
         del tensor.external_data[:]
@@ -198,15 +205,15 @@ def _message(model: onnx.ModelProto, weights: dict[str, Array]) -> Message:
 
 
 def data_file(path: Path) -> Path:
-    """Return the file of the weights of a graph that is too large for one file."""
+    """Return the path of the separate weights file of a graph that exceeds MAX_BYTES."""
     return path.with_name(f"{path.name}.data")
 
 
 def files_of(path: Path) -> list[Path]:
-    """Return the files of a graph: its own, and those of weights that it names.
+    """Return the files of a graph: the graph file, then the files of its external weights.
 
     Raises:
-        InputError: a file is missing or too short, is outside the folder, or is not an ONNX graph.
+        InputError: the graph file is missing or not an ONNX graph, or a weights file fails `check_outside`.
     """
     places = [_place(tensor) for tensor in _outside(read_proto(path))]
     for name, start, length in places:
@@ -215,16 +222,27 @@ def files_of(path: Path) -> list[Path]:
 
 
 def check_outside(path: Path, name: str, start: int, length: int) -> None:
-    """Check the place of weights outside the file of a graph: a file, and where they begin and their length in bytes.
+    """Check that the file of an external weight is in the graph's folder and long enough.
+
+    Args:
+        path: the graph file.
+        name: path of the weights file, relative to the graph's folder.
+        start: offset of the weight in its file, bytes.
+        length: size of the weight, bytes.
 
     Raises:
-        InputError: the file is missing or too short, or it is outside the folder of the graph.
+        InputError: the weights file is missing or too short, or it is outside the graph's folder.
     """
     place = Path(name)
     file = path.parent / place
     if place.is_absolute() or ".." in place.parts:
-        raise InputError(f"{path}: its weights are in {place}, outside its folder. Get the graph again from its maker.")
+        raise InputError(
+            f"{path}: its weights are in {place}, outside the graph's folder. "
+            "Export the graph and its weights to one folder."
+        )
     if not file.is_file():
-        raise InputError(f"{path}: its weights are in {place}, which is missing. Copy both files, or build it again.")
+        raise InputError(
+            f"{path}: its weights are in {place}, which is missing. Copy both files, or build the graph again."
+        )
     if file.stat().st_size < start + length:
-        raise InputError(f"{path}: its weights in {place} are cut off. Copy the file again, or build it again.")
+        raise InputError(f"{path}: its weights file {place} is too short. Copy it again, or build the graph again.")

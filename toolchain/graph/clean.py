@@ -1,4 +1,7 @@
-"""Cleaning passes over an exported graph. They keep the logits: fewer nodes, plain names, no exporter metadata."""
+"""Cleaning passes over an exported graph. They leave the logits unchanged.
+
+A clean graph has fewer nodes, names from the PyTorch modules, and none of the exporter's metadata.
+"""
 
 from collections.abc import Callable
 
@@ -16,9 +19,9 @@ LOWEST_FINITE = -3e4
 
 
 def finite_masks(model: ir.Model) -> int:
-    """Replace scalar constants that mean minus infinity by MASK_VALUE.
+    """Replace scalar constants that mean minus infinity with MASK_VALUE, which is finite in float16.
 
-    In float16 they would be -inf, and softmax of a row without any real token would be NaN.
+    In float16 the exporter's constants would be -inf, and the softmax of a row without any real token would be NaN.
     """
     count = 0
     for value in list(model.graph.initializers.values()):
@@ -31,10 +34,10 @@ def finite_masks(model: ir.Model) -> int:
 
 
 def plain_reshapes(model: ir.Model) -> int:
-    """Give each Reshape of [batch, sequence, ...] a constant shape, in which 0 copies a dimension of the input.
+    """Replace the computed shapes of Reshape nodes with constants, in which 0 copies a dimension of the input.
 
-    The exporter computes these shapes with Shape and Concat nodes. From a constant, a compiler sees that heads are
-    split and joined.
+    The exporter computes these shapes with Shape and Concat nodes. With a constant shape, a compiler sees that a
+    Reshape splits or joins attention heads.
     """
     count = 0
     for node in nodes(model, "Reshape"):
@@ -54,8 +57,8 @@ def plain_reshapes(model: ir.Model) -> int:
 def fold_attention_scale(model: ir.Model) -> int:
     """Multiply 1/sqrt(head size) into the query's weight and bias.
 
-    This saves a Mul over [batch, heads, sequence, sequence], and TensorRT fuses attention only if the scale comes
-    before the first GEMM.
+    This saves a Mul over the scores, [batch, heads, sequence, sequence]. TensorRT fuses attention only if the scale
+    is applied before the first GEMM.
     """
     count = 0
     for scale in nodes(model, "Mul", "Div"):
@@ -75,14 +78,17 @@ def fold_attention_scale(model: ir.Model) -> int:
 
 
 def _constant_and_producer(node: ir.Node) -> tuple[ir.Value | None, ir.Node | None]:
-    """Return the constant input of a node, and the node that computes its other input."""
+    """Return the constant input of a node, and the node that computes its other input; None for a missing one."""
     fixed = next((value for value in node.inputs if constant(value) is not None), None)
     other = next((value.producer() for value in node.inputs if value is not None and value is not fixed), None)
     return fixed, other
 
 
 def _linear_behind(value: ir.Value | None) -> tuple[ir.Node, ir.Node] | None:
-    """Return the MatMul and the Add of the linear layer that computes `value`, if nothing else reads its tensors."""
+    """Return the MatMul and the Add of the linear layer that computes `value`, possibly through Reshape and Transpose.
+
+    Return None if there is no such layer, or if another node reads one of the tensors in between.
+    """
     node = value.producer() if value else None
     while node is not None and node.op_type in ("Transpose", "Reshape"):
         source = node.inputs[0]
@@ -98,7 +104,7 @@ def _linear_behind(value: ir.Value | None) -> tuple[ir.Node, ir.Node] | None:
 
 
 def _scale_constant(model: ir.Model, node: ir.Node, ratio: float) -> None:
-    """Multiply the constant input of `node` by `ratio`; other readers keep the old constant."""
+    """Multiply the constant input of `node` by `ratio`; other nodes that read it keep the old constant."""
     for index, value in enumerate(node.inputs):
         array = constant(value)
         if value is not None and array is not None:
@@ -129,14 +135,17 @@ def plain_gelu(model: ir.Model) -> int:
 
 
 def _sole_reader(node: ir.Node | None, op_type: str) -> ir.Node | None:
-    """Return the only reader of a node's output if it has this type, else None."""
+    """Return the node that reads the output of `node`, if it is the only one and has the type `op_type`, else None."""
     uses = node.outputs[0].uses() if node else ()
     reader = next(iter(uses)).node if len(uses) == 1 else None
     return reader if reader is not None and reader.op_type == op_type else None
 
 
 def float_sums(model: ir.Model) -> int:
-    """Let CumSum add in float32, in which RoBERTa's positions are exact: TensorRT's parser takes no integers there."""
+    """Compute each integer CumSum in float32, because TensorRT's parser rejects CumSum of integers.
+
+    CumSum computes RoBERTa's positions, which float32 represents exactly.
+    """
     count = 0
     for node in nodes(model, "CumSum"):
         source, result = node.inputs[0], node.outputs[0]
@@ -159,9 +168,10 @@ def float_sums(model: ir.Model) -> int:
 
 
 def name_by_module(model: ir.Model) -> int:
-    """Name linear layers and attention GEMMs after the module that they come from.
+    """Name GEMMs, LayerNorms and softmaxes after the PyTorch modules that they come from.
 
-    The name is `transformer.layer.0.ffn.lin1` instead of `node_MatMul_115`. calibration.json and every report show it.
+    A node is then called `transformer.layer.0.ffn.lin1` instead of `node_MatMul_115`. These names appear in
+    calibration.json and in all reports.
     """
     taken: set[str] = set()
     linear = set(linear_layers(model))
@@ -180,7 +190,7 @@ def name_by_module(model: ir.Model) -> int:
 
 
 def _scopes(node: ir.Node) -> list[str]:
-    """Return the names of the PyTorch modules around a node, outermost first, as the exporter noted them."""
+    """Return the names of the PyTorch modules that a node is inside, outermost first, from the exporter's metadata."""
     import ast
 
     text = node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]")
@@ -188,9 +198,9 @@ def _scopes(node: ir.Node) -> list[str]:
 
 
 def name_tensors(model: ir.Model) -> int:
-    """Name the inputs and outputs of the named nodes after them: `.input`, `.output`, `.weight`.
+    """Name tensors after their nodes: NODE.output, and for a linear layer also NODE.input and NODE.weight.
 
-    The inputs of an attention GEMM are `.left` and `.right`.
+    The inputs of an attention GEMM are called NODE.left and NODE.right.
     """
     kept = {*model.graph.inputs, *model.graph.outputs}
     named: set[ir.Value] = set(kept)
@@ -218,7 +228,7 @@ def _name(value: ir.Value, name: str, named: set[ir.Value]) -> None:
 
 
 def _rename(model: ir.Model, value: ir.Value, name: str) -> None:
-    """Rename an initializer, unless another one has this name."""
+    """Rename an initializer to `name`. Do nothing if the graph already has an initializer of that name."""
     if name in model.graph.initializers:
         return
     model.graph.initializers.pop(str(value.name))
@@ -242,5 +252,5 @@ PASSES: dict[str, Callable[[ir.Model], int]] = {
 
 
 def clean(model: ir.Model) -> dict[str, int]:
-    """Run every pass; return the number of places that each pass changed, by its name."""
+    """Run every pass in place; return pass name -> number of changes."""
     return {name: run(model) for name, run in PASSES.items()}

@@ -1,10 +1,11 @@
-"""A pass for TensorRT-RTX: all integer weights behind one scale, and a Mul by each channel's own after the GEMM.
+"""A pass for TensorRT-RTX: all INT8 weights get one common scale, and a Mul after each GEMM corrects each channel.
 
-TensorRT-RTX lets the raw integer sums of a GEMM leave it in float16 if its weights have a scale for each channel, and
-applies the scales in the next kernel. The largest float16 is 65,504, and sums of real models are several times that.
-With one scale for the whole weight the GEMM itself applies it, so sums leave it in the size of the activation. A Mul
-gives each channel the rest of its scale; it costs nothing, because the next kernel has that multiplication anyway.
-The scale is the same for the whole model, because TensorRT-RTX joins the GEMMs of query, key and value only then.
+If the weights of a GEMM have a scale for each channel, TensorRT-RTX stores the GEMM's raw integer sums as float16 and
+applies the scales in the next kernel. The sums of real models are several times as large as 65,504, the largest float16
+number, so they overflow. If the weights have a single scale, the GEMM applies it before it stores the result, which
+then has the range of the activation. A Mul multiplies each channel by its own scale divided by the common one. It takes
+no extra time, because the next kernel has that multiplication anyway. All weights of the model share the scale, because
+otherwise TensorRT-RTX does not join the GEMMs of query, key and value.
 """
 
 import numpy as np
@@ -19,9 +20,10 @@ UNSCALED = ".unscaled"
 
 
 def common_scale(model: ir.Model) -> int:
-    """Give every quantized weight the same scale, before fp16.to_half; return the number of GEMMs that have a Mul now.
+    """Give all quantized weights the same scale, in place; return the number of GEMMs that got a Mul.
 
-    The scale is the power of two nearest to the median of all scales, so that dividing by it rounds nothing.
+    Call it before fp16.to_half. The scale is the power of two nearest to the median of all scales, so that dividing by
+    it is exact.
     """
     weights = [node for node in nodes(model, "DequantizeLinear") if _is_weight(node)]
     if not weights:
@@ -47,7 +49,10 @@ def _is_weight(node: ir.Node) -> bool:
 
 
 def _multiply(model: ir.Model, gemm: ir.Node, factor: np.ndarray) -> None:
-    """Multiply the output of a GEMM, float32 [..., out], by `factor`, float32 [out]; the result takes its name."""
+    """Multiply the output of a GEMM, [..., out], by `factor`, [out], both float32.
+
+    The result of the multiplication gets the name of the GEMM's output.
+    """
     raw = gemm.outputs[0]
     name = str(raw.name)
     product = ir.node("Mul", [raw, add_initializer(model, f"{gemm.name}.channel_scale", factor)], name=f"{name}.scaled")

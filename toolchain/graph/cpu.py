@@ -1,6 +1,6 @@
-"""Passes that make a graph fast in ONNX Runtime on a CPU, by choosing the fast kernel for each operator.
+"""Passes that rewrite a graph so that ONNX Runtime runs it with its fast kernels on a CPU.
 
-docs/decisions/012 has the measurements. Every pass is exact up to rounding; nothing is approximated.
+docs/decisions/012 has the measurements. The passes change results by rounding only.
 """
 
 import onnx_ir as ir
@@ -11,7 +11,7 @@ from toolchain.graph.integer import integer_products
 
 
 def for_cpu(model: ir.Model) -> dict[str, int]:
-    """Run the passes for a CPU in place; return the number of nodes that each pass changed, by its name."""
+    """Run the passes for a CPU in place; return pass name -> number of nodes that it changed."""
     counts = {
         "integer_products": integer_products(model),  # none in a float graph
         "first_token": first_token(model),
@@ -22,11 +22,11 @@ def for_cpu(model: ir.Model) -> dict[str, int]:
 
 
 def separate_norms(model: ir.Model) -> int:
-    """Replace the Add before each LayerNorm by Sum; return their number.
+    """Replace the Add before each LayerNorm by Sum, in place; return the number of nodes that were replaced.
 
-    ONNX Runtime fuses Add and LayerNormalization into SkipLayerNormalization, which takes five times as long as both
-    together: its kernel is scalar, and that of LayerNormalization is vectorised. Sum is the same addition and is not
-    fused.
+    ONNX Runtime fuses Add and LayerNormalization into SkipLayerNormalization. That takes five times as long as the two
+    nodes, because its kernel is scalar and the kernel of LayerNormalization is vectorised. Sum is the same addition and
+    is not fused.
     """
     count = 0
     for norm in nodes(model, "LayerNormalization"):

@@ -1,7 +1,7 @@
-"""The table of token embeddings in INT8: a quarter of its bytes, with a scale for each token.
+"""A pass that stores the table of token embeddings in INT8, with a scale for each token, in a quarter of the size.
 
-The table is most of a small model: 47 of the 59 MB of a DistilBERT of six layers of width 384 in INT8. Looking rows up
-takes no time that counts, so this makes files and memory smaller, and nothing faster.
+The table takes most of the bytes of a small INT8 model: 47 of 59 MB in a DistilBERT with six layers of width 384.
+Looking up rows takes hardly any time, so the pass makes files and memory smaller but nothing faster.
 """
 
 import numpy as np
@@ -17,9 +17,9 @@ LEVELS = 127
 
 
 def quantize_embedding(model: ir.Model) -> int:
-    """Store each float32 table that `input_ids` look up as int8 with a scale a row, in place; return their number.
+    """Store float32 tables that `input_ids` index as int8 with a scale per row, in place; return the number of tables.
 
-    A table that other nodes read too keeps its type, because a second copy would make the file larger.
+    A table that other nodes also read stays as it is, because an additional int8 copy would make the file larger.
     """
     count = 0
     for lookup in nodes(model, "Gather"):
@@ -39,14 +39,14 @@ def quantize_embedding(model: ir.Model) -> int:
 
 
 def _are_ids(value: ir.Value | None) -> bool:
-    """Return whether a value is the input of token ids, perhaps in another integer type."""
+    """Return whether a value is the graph input `input_ids`, directly or after Cast nodes."""
     while value is not None and (node := value.producer()) is not None and node.op_type == "Cast":
         value = node.inputs[0]
     return value is not None and value.is_graph_input() and value.name == IDS
 
 
 def _replace(model: ir.Model, lookup: ir.Node, integers: Array, scales: Array) -> None:
-    """Compute the output of a lookup as the row of integers times the row's scale."""
+    """Replace the lookup of float32 rows by a lookup of int8 rows that are multiplied by their scales."""
     table, ids = lookup.inputs[:2]
     assert table is not None
     rows = ir.node("Gather", [add_initializer(model, f"{table.name}.int8", integers), ids], name=lookup.name)

@@ -1,7 +1,8 @@
 """The weights and structure of a post-LayerNorm encoder classifier, parsed from its clean float32 graph.
 
 Every part is found by structure, not by module names, so DistilBERT, BERT, RoBERTa and similar encoders all match. A
-graph that does not match is refused before anything is built from it. TensorRT networks are built from an `Encoder`.
+graph that does not match is refused before anything is built from it. The networks with TensorRT's attention plugin
+are built from an `Encoder`.
 """
 
 import math
@@ -20,12 +21,12 @@ from toolchain.graph.match import Linear, Matcher, Norm, Weight, axis, broadcast
 
 @dataclass(frozen=True)
 class Layer:
-    """One encoder layer.
+    """One encoder layer: its linear layers, LayerNorms, activation function and the names of its tensors.
 
-    The query is unscaled: the product of query and key must still be divided by sqrt(head size). `query_ratio` is the
-    query here divided by the query in the ONNX graph. `sources` maps input, query, key, value, context, normed and
-    activated to their tensors in the ONNX graph, named as in calibration.json; `results` maps attended, inner, outer
-    and output, which calibration.json lacks.
+    The query is not scaled: the product of query and key must still be divided by sqrt(head size). `query_ratio` is
+    this query divided by the query in the ONNX graph. `sources` maps the roles input, query, key, value, context,
+    normed and activated to names of tensors in the ONNX graph, which calibration.json has ranges for. `results` does
+    the same for attended, inner, outer and output, which calibration.json has no ranges for.
     """
 
     query: Linear
@@ -44,10 +45,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class Encoder:
-    """An encoder classifier: tables float32 [rows, hidden], the layers, and the head's ONNX nodes.
+    """An encoder classifier: its embedding tables, float32 [rows, hidden], its layers, and the ONNX nodes of its head.
 
-    Row 0 of `positions` belongs to the first token. `types` is None if no input chooses a type; a constant type is
-    added to `positions`. `head` runs from the Gather of the first token to `logits`.
+    Row 0 of `positions` is the embedding of the first position. `types` is None if the graph has no input
+    `token_type_ids`; if all tokens then have the same type, its embedding is already added to `positions`. `head` has
+    the nodes from the Gather of the first token to `logits`.
     """
 
     words: Weight
@@ -70,7 +72,7 @@ EMBEDDED = "embeddings.normed"
 
 
 def tensor_name(layer: int, role: str) -> str:
-    """Return the name of a layer's tensor in every network that is built from an Encoder.
+    """Return the name of a layer's tensor, the same in every network that is built from an Encoder.
 
     `role` is one of ROLES, or `input` for the input of the layer.
     """
@@ -82,24 +84,24 @@ def tensor_name(layer: int, role: str) -> str:
 
 
 def tensor_names(encoder: Encoder) -> list[str]:
-    """Return the names of all tensors of the layers and of the first layer's input, in order."""
+    """Return the names of the first layer's input and of all tensors of the layers, in graph order."""
     return [EMBEDDED] + [tensor_name(layer, role) for layer in range(len(encoder.layers)) for role in ROLES]
 
 
 def plugin_ranges(encoder: Encoder, ranges: Ranges) -> dict[str, float]:
-    """Return tensor name (tensor_name) -> amax, from ranges that were calibrated on the ONNX graph.
+    """Return the amax of tensors in plugin networks, by name (tensor_name), from ranges of the ONNX graph.
 
-    Query, key and value share one tensor here, so its amax is the largest of the three. Tensors that calibration does
-    not measure have no entry: outputs of linear layers, and the output of the last layer.
+    A plugin network joins query, key and value in one tensor, whose amax is the largest of the three. Tensors that
+    calibration does not measure have no entry: the other outputs of linear layers, and the output of the last layer.
 
     Raises:
-        InputError: a range is missing.
+        InputError: `ranges` lacks a tensor of the graph.
     """
     found: dict[str, float] = {}
     for index, layer in enumerate(encoder.layers):
         missing = [name for name in layer.sources.values() if name not in ranges]
         if missing:
-            raise InputError(f"calibration: no range for {missing[0]}. Calibrate this graph again.")
+            raise InputError(f"calibration: there is no range for {missing[0]}. Calibrate this graph again.")
         amax = {role: ranges[name].amax for role, name in layer.sources.items()}
         amax["qkv"] = max(amax.pop("query") * layer.query_ratio, amax.pop("key"), amax.pop("value"))
         found |= {tensor_name(index, role): value for role, value in amax.items()}
@@ -110,13 +112,13 @@ def parse_encoder(model: ir.Model, *, where: str = "model.onnx") -> Encoder:
     """Return the weights and structure of a clean float32 export of a post-LayerNorm encoder classifier.
 
     Raises:
-        InputError: the graph has another form; the message says where it differs.
+        InputError: the graph has another structure; the message says where it differs.
     """
     return _Parser(model, where).encoder()
 
 
 class _Parser(Matcher):
-    """Parses one graph from its embeddings to its logits."""
+    """Parses one graph into an `Encoder`, from the embeddings to the logits."""
 
     def __init__(self, model: ir.Model, where: str) -> None:
         super().__init__(model, where)
@@ -127,7 +129,7 @@ class _Parser(Matcher):
         self.check()
         norms = list(graph.nodes(self.model, "LayerNormalization"))
         if len(norms) < 3 or len(norms) % 2 == 0:
-            self.refuse(f"it has {len(norms)} LayerNorms, and an encoder has one plus two for each layer")
+            self.refuse(f"it has {len(norms)} LayerNorms, but an encoder has one for its embeddings and two per layer")
         words, positions, types = self.embeddings(norms[0])
         hidden, layers, heads = norms[0].outputs[0], [], set()
         for index, (first, second) in enumerate(zip(norms[1::2], norms[2::2], strict=True)):
@@ -147,18 +149,21 @@ class _Parser(Matcher):
         )
 
     def check(self) -> None:
-        """Refuse a graph that is not a float32 classifier, before a message about a detail of it would mislead."""
+        """Refuse a graph that is not a float32 text classifier. Later checks would name a misleading reason for it."""
         if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in self.model.graph):
             self.refuse("it has Q/DQ nodes")
         if any(value.dtype == ir.DataType.FLOAT16 for value in self.model.graph.initializers.values()):
             self.refuse("it is a float16 graph")
         if not {"input_ids", "attention_mask"} <= set(self.inputs) <= {"input_ids", "attention_mask", "token_type_ids"}:
-            self.refuse(f"its inputs are {', '.join(self.inputs)}")
+            self.refuse(f"its inputs are {', '.join(self.inputs)}, not those of a text encoder")
         if [value.name for value in self.model.graph.outputs] != ["logits"]:
-            self.refuse("its output is not logits")
+            self.refuse("`logits` is not its only output")
 
     def embeddings(self, norm: ir.Node) -> tuple[Weight, Weight, Weight | None]:
-        """Return the tables of words, positions and types; the first LayerNorm reads the sum of their rows."""
+        """Return the embedding tables of words, positions and types (None without an input of types).
+
+        `norm` is the first LayerNorm, which reads the sum of their rows.
+        """
         tables: dict[str, Weight] = {}
         for leaf in self.summands(norm.inputs[0]):
             table = constant(leaf.inputs[0]) if leaf.op_type == "Gather" and axis(leaf, 0) == 0 else None
@@ -170,13 +175,13 @@ class _Parser(Matcher):
                 self.refuse(f"its embeddings add two tables of {kind}")
             tables[kind] = table[first:] if kind == "positions" else table[first] if kind == "type" else table
         if not {"words", "positions"} <= set(tables):
-            self.refuse("its embeddings do not add rows of a word table and of a position table")
+            self.refuse("its embeddings lack a word table or a position table")
         # A type that no input chooses adds the same constant to each position.
         positions = (tables["positions"] + tables.get("type", np.float32(0))).astype(np.float32)
         return tables["words"], positions, tables.get("types")
 
     def summands(self, value: ir.Value | None) -> list[ir.Node]:
-        """Return the nodes whose outputs a tree of Add nodes sums to `value`."""
+        """Return the nodes whose outputs a tree of Add nodes adds up to `value`."""
         node = value.producer() if value else None
         if node is None:
             self.refuse("its first LayerNorm does not read embeddings")
@@ -185,7 +190,11 @@ class _Parser(Matcher):
         return [leaf for part in node.inputs for leaf in self.summands(part)]
 
     def index(self, value: ir.Value) -> tuple[str, int]:
-        """Return the kind of table that `value` indexes, and its first row; computed indices are run on short rows."""
+        """Return which embedding table `value` indexes, and the row that the first token gets.
+
+        The table is "words", "positions", "types", or "type" if all tokens get the same row. An index that the graph
+        computes is evaluated on short rows to tell which.
+        """
         for name, kind in (("input_ids", "words"), ("token_type_ids", "types")):
             if value is self.inputs.get(name):
                 return kind, 0
@@ -200,11 +209,14 @@ class _Parser(Matcher):
             return "type", int(rows[0, 0])
         counted = [row[0] for row in rows if (row == row[0] + np.arange(length)).all()]
         if len(counted) < 2 or len(set(counted)) != 1:
-            self.refuse("its positions do not count the tokens from the left")
+            self.refuse("its position ids do not count up from the first token of a row")
         return "positions", int(counted[0])
 
     def layer(self, at: str, hidden: ir.Value, first: ir.Node, second: ir.Node) -> tuple[Layer, int]:
-        """Return one layer, from `hidden` over the LayerNorm `first` to the LayerNorm `second`, and its heads."""
+        """Return one encoder layer, and its number of heads.
+
+        `hidden` is the input of the layer, `first` its LayerNorm after attention, and `second` its last LayerNorm.
+        """
         attended = self.residual(at, first, hidden)
         output, context = self.linear(at, "attention's output", attended)
         normed = first.outputs[0]
@@ -212,7 +224,7 @@ class _Parser(Matcher):
         outer, activated = self.linear(at, "the feed-forward output", outer_value)
         readers = [use.node for use in normed.uses() if use.node.op_type == "MatMul"]
         if len(readers) != 1:
-            self.refuse(f"{at}: {len(readers)} linear layers read the LayerNorm after attention, not one")
+            self.refuse(f"{at}: {len(readers)} linear layers read the output of the LayerNorm after attention, not one")
         inner_value = self.biased(readers[0])
         inner, _ = self.linear(at, "the feed-forward input", inner_value)
         query, key, value, sources, ratio, heads = self.attention(at, hidden, context)
@@ -230,9 +242,10 @@ class _Parser(Matcher):
     def attention(
         self, at: str, hidden: ir.Value, context: ir.Value
     ) -> tuple[Linear, Linear, Linear, dict[str, ir.Value], float, int]:
-        """Return query, key and value of attention, their tensors by role, the query's ratio, and the heads.
+        """Return query, key and value layers, role -> tensor that attention reads, query ratio, and number of heads.
 
-        `context` is the input of attention's output layer, `hidden` the input of the layer.
+        For the query ratio, see Layer.query_ratio. `context` is the input of attention's output layer, `hidden` the
+        input of the encoder layer.
         """
         joined = self.input_of(at, self.input_of(at, context, "Reshape"), "Transpose", (0, 2, 1, 3)).producer()
         if joined is None or joined.op_type != "MatMul":
@@ -247,20 +260,23 @@ class _Parser(Matcher):
             counts.add(split.shape[2] if split.shape is not None and len(split.shape) == 4 else None)
             layers[role], source = self.linear(at, f"the {role}", self.input_of(at, split, "Reshape"))
             if source is not hidden:
-                self.refuse(f"{at}: the {role} does not read the LayerNorm before the layer")
+                self.refuse(f"{at}: the {role} does not read the input of the layer")
             assert operand is not None
             sources[role] = operand
         heads = counts.pop()
         width = layers["query"].bias.size
         if counts or not isinstance(heads, int) or {one.bias.size for one in layers.values()} != {hidden_size(hidden)}:
-            self.refuse(f"{at}: query, key and value do not have the same heads")
+            self.refuse(f"{at}: query, key and value differ in size or in their number of heads")
         # The plugin divides by sqrt(head size); the graph has its scale in the query's weights or after the GEMM.
         ratio = scale * math.sqrt(width // heads)
         query = Linear(layers["query"].weight * np.float32(ratio), layers["query"].bias * np.float32(ratio))
         return query, layers["key"], layers["value"], sources, ratio, heads
 
     def scores(self, at: str, value: ir.Value) -> tuple[ir.Node, float]:
-        """Return the GEMM of query and key before mask and scale, and the scale that is not in the weights."""
+        """Return the GEMM of query and key, and the scale that the graph multiplies its result by (1.0 if none).
+
+        `value` is the input of the softmax: the scaled scores plus the mask.
+        """
         add = value.producer()
         if add is None or add.op_type != "Add":
             self.refuse(f"{at}: no mask is added to the scores")
@@ -281,7 +297,10 @@ class _Parser(Matcher):
         return node, scale
 
     def mask(self, at: str, value: ir.Value) -> None:
-        """Refuse a tensor that depends on more than attention_mask, is not 0 at a token, or not below 0 at padding."""
+        """Refuse a tensor that is not a padding mask.
+
+        A padding mask depends on attention_mask alone, is 0 at tokens, and at most MASK_VALUE at padded positions.
+        """
         if value in self.masks:
             return
         feed = np.array([[1, 1, 1], [1, 0, 0]], np.int32)
@@ -291,7 +310,7 @@ class _Parser(Matcher):
         self.masks.add(value)
 
     def head(self, hidden: ir.Value) -> tuple[ir.Node, ...]:
-        """Return the nodes from the first token's Gather to the logits."""
+        """Return the nodes of the classification head, from the Gather of the first token to the logits."""
         readers = [use.node for use in hidden.uses()]
         first = constant(readers[0].inputs[1]) if len(readers) == 1 and readers[0].op_type == "Gather" else None
         if first is None or first.size != 1 or first.item() != 0 or first.ndim or axis(readers[0], 0) != 1:

@@ -25,7 +25,10 @@ FIRST = ".first"
 
 
 def first_token(model: ir.Model) -> int:
-    """Move the Gather of the first token up as far as the graph allows; return the number of nodes with less work."""
+    """Move the Gather of the first token towards the inputs as far as the graph allows, in place.
+
+    Return the number of nodes that now compute the first token only.
+    """
     count = 0
     for choice in nodes(model, "Gather"):
         hidden, index = choice.inputs[0], constant(choice.inputs[1])
@@ -38,7 +41,10 @@ def first_token(model: ir.Model) -> int:
 
 
 def _narrow(model: ir.Model, choice: ir.Node, hidden: ir.Value) -> int:
-    """Narrow every node that only `choice` depends on to the first token; return their number."""
+    """Compute only the first token in the nodes before the Gather `choice`; return the number of these nodes.
+
+    A node whose output is also needed for other tokens stays as it is, and so do the nodes before it.
+    """
     axes: TokenAxes = {hidden: 1}
     reads: set[Read] = {(choice, 0)}
     for node in reversed(list(model.graph)):
@@ -59,7 +65,11 @@ def _narrow(model: ir.Model, choice: ir.Node, hidden: ir.Value) -> int:
 
 
 def _needed(node: ir.Node, place: int) -> TokenAxes | None:
-    """Return the inputs of which the first token is enough if it is enough of the output; None if that is not known."""
+    """Return which inputs of a node can be cut to their first token if only the first token of its output is needed.
+
+    `place` is the dimension of tokens in the output. The result maps each of these inputs to the input's dimension of
+    tokens. Return None if the node may read other tokens too.
+    """
     first, shape = node.inputs[0], node.outputs[0].shape
     if first is None or first.shape is None or shape is None:
         return None
@@ -100,7 +110,10 @@ def _first_shape(value: ir.Value, place: int) -> ir.Shape:
 
 
 def _take_first(model: ir.Model, value: ir.Value, place: int, reads: set[Read]) -> None:
-    """Let `reads` read the first token of `value` only, as a tensor called `<name of value>.first`."""
+    """Make `reads` read only the first token of `value`, from a new tensor called `<name of value>.first`.
+
+    `place` is the dimension of tokens in `value`; `reads` has pairs of a node and the index of its input.
+    """
     source = value.producer()
     index = add_initializer(model, "first_token", np.zeros(1, np.int64))
     take = ir.node("Gather", [value, index], {"axis": place}, name=f"{value.name}{FIRST}")

@@ -1,10 +1,11 @@
-"""Conversion of a float32 graph to a strongly typed one in float16, with float32 where range or precision needs it.
+"""Conversion of a float32 graph to a strongly typed float16 graph, with float32 where range or precision needs it.
 
-These stay in float32: softmax, and the addition of the mask before it (the mask is a large negative number). LayerNorm
-takes and gives float16 and computes its statistics in float32 (its attribute `stash_type` is 1). A Q node and a
-residual addition then read the same tensor, which a GPU writes once. Every GEMM is in float16, that of the
-classification head too: NVIDIA's TensorRT-RTX has no float32 GEMM for Turing. Inputs and logits keep their types; a
-Cast makes the logits float32. A Q node takes either type, and a DQ node returns float16, by the type of its scale.
+Softmax stays in float32, and so does the addition of the mask before it, because the mask is a large negative number.
+LayerNorm reads and returns float16 but computes its statistics in float32 (its attribute `stash_type` is 1). A Q node
+and a residual addition then read the same float16 tensor, so a GPU writes it only once. Every GEMM is in float16, also
+in the classification head, because NVIDIA's TensorRT-RTX has no float32 GEMM for Turing. Inputs and logits keep their
+types: a Cast makes the logits float32. A Q node accepts float16 and float32. A DQ node returns float16, the type of its
+scale.
 """
 
 from collections.abc import Collection
@@ -51,11 +52,15 @@ QDQ_OPSET = 19
 
 
 def to_half(model: ir.Model, beyond: Collection[str] = (), half_outputs: Collection[str] = ()) -> int:
-    """Convert the graph in place; return the number of nodes that compute in float16.
+    """Convert a float32 graph to float16 in place; return the number of nodes that compute in float16.
 
-    The scales of Q/DQ nodes are rounded to float16 first (round_scales). `beyond` are names of tensors that do not fit
-    float16 (runtimes/half_range.py measures them): the nodes that compute or read one stay in float32, like those that
-    read a constant that does not fit. `half_outputs` are outputs of the graph that stay in float16.
+    The scales of Q/DQ nodes are rounded to float16 first (round_scales).
+
+    Args:
+        model: the graph.
+        beyond: names of tensors with values outside float16's range (runtimes/half_range.py measures them). Nodes that
+            compute or read them stay in float32. So do nodes that read a constant outside the range.
+        half_outputs: names of graph outputs that stay in float16. All others are cast to float32.
     """
     quantized = round_scales(model)
     kept = _kept_nodes(model) | reading_or_making(model, {*beyond, *large_constants(model)})
@@ -83,7 +88,7 @@ def to_half(model: ir.Model, beyond: Collection[str] = (), half_outputs: Collect
 
 
 def round_scales(model: ir.Model) -> int:
-    """Round the scale of each Q and DQ node to float16, in place; return the number of scales.
+    """Round the scales of Q and DQ nodes to numbers of float16, in place; return the number of scales.
 
     A Q node in float32 and its DQ node in float16 then use exactly the same scale.
     """
@@ -97,9 +102,10 @@ def round_scales(model: ir.Model) -> int:
 
 
 def rounded_scale(scale: Array) -> NDArray[np.float32]:
-    """Return scales rounded to the nearest float16 above zero, as float32 of the same shape.
+    """Return scales rounded to the nearest positive number of float16, as float32 of the same shape.
 
-    A scale changes by at most 1/2048 of itself, unless it lies below float16's normal numbers (6.1e-5).
+    Rounding changes a scale by at most 1/2048 of its value, or by more if it is below float16's normal numbers
+    (6.1e-5).
     """
     # Through float32 first, as the graph stores it: a double would round once instead of twice.
     rounded = scale.astype(np.float32).astype(np.float16)
@@ -111,7 +117,7 @@ def _is_float(value: ir.Value | None) -> bool:
 
 
 def _kept_nodes(model: ir.Model) -> set[ir.Node]:
-    """Return the nodes that stay in float32."""
+    """Return the nodes that stay in float32: softmax, the addition before it, and nodes that compute the mask."""
     kept = {node for node in model.graph if node.op_type in FULL_PRECISION}
     kept |= {entry for node in nodes(model, "Softmax") if (entry := _producer(node)) is not None}
     roots = {node for node in nodes(model, "Gather") if _is_float(node.inputs[0])}
@@ -124,9 +130,9 @@ def _kept_nodes(model: ir.Model) -> set[ir.Node]:
 
 
 def reading_or_making(model: ir.Model, tensors: Collection[str]) -> set[ir.Node]:
-    """Return the nodes that compute or read one of these tensors, also after nodes that only move their values.
+    """Return the nodes that compute or read one of these tensors, also through nodes that only move values (MOVES).
 
-    In a graph after `to_half`, they may read a tensor's copy in float32.
+    After `to_half`, a node that reads the float32 copy of such a tensor counts too.
     """
     held = {*tensors, *(f"{name}.fp32" for name in tensors)}
     for node in model.graph:  # in topological order
@@ -140,7 +146,7 @@ def _values(node: ir.Node) -> tuple[ir.Value | None, ...]:
 
 
 def large_constants(model: ir.Model) -> set[str]:
-    """Return the names of the constants with a value beyond float16."""
+    """Return the names of the constants with a value outside float16's range."""
     arrays = {name: constant(value) for name, value in model.graph.initializers.items() if _is_float(value)}
     floats = {name: array for name, array in arrays.items() if array is not None}
     # Without np.abs, which would copy every table of a large model.
@@ -148,7 +154,7 @@ def large_constants(model: ir.Model) -> set[str]:
 
 
 def _producer(node: ir.Node) -> ir.Node | None:
-    """Return the Add that computes a node's first input, or None."""
+    """Return the Add node that computes the first input of `node`, or None if another node computes it."""
     value = node.inputs[0]
     producer = value.producer() if value else None
     return producer if producer is not None and producer.op_type == "Add" else None
@@ -164,7 +170,7 @@ def _downstream(model: ir.Model, roots: set[ir.Node]) -> set[ir.Node]:
 
 
 def _cast_outputs(model: ir.Model, half: Collection[str]) -> None:
-    """Return the graph's float16 outputs but those in `half` to float32, under the names that they have."""
+    """Cast the graph's float16 outputs to float32, except those named in `half`. Outputs keep their names."""
     for index, value in enumerate(model.graph.outputs):
         if value.dtype is HALF and value.name not in half:
             name, value.name = value.name, f"{value.name}.fp16"
@@ -179,7 +185,10 @@ def _typed(
     wanted: ir.DataType,
     casts: dict[tuple[ir.Value, ir.DataType], ir.Value],
 ) -> ir.Value:
-    """Return `value` in the type `wanted`: a converted constant, or a Cast that all readers share."""
+    """Return `value` in the type `wanted`: a converted constant, or the output of a Cast that serves all its readers.
+
+    `casts` maps values to the results of earlier conversions; a new result is added to it.
+    """
     if (value, wanted) in casts:
         return casts[value, wanted]
     array = constant(value)
@@ -204,9 +213,10 @@ def _converter(
     casts: dict[tuple[ir.Value, ir.DataType], ir.Value],
     name: str,
 ) -> ir.Node:
-    """Return a node that computes `value` in the type `wanted`: a Cast, or a DQ node beside the one that makes it.
+    """Return a new node that computes `value` in the type `wanted`.
 
-    A GEMM that reads a Cast of a DQ node would not be in INT8.
+    The node is a Cast. If a DQ node computes `value`, the new node is a second DQ node with a scale of the type
+    `wanted`, because a GEMM that reads a Cast of a DQ node would not be in INT8.
     """
     producer = value.producer()
     if producer is None or producer.op_type != "DequantizeLinear" or producer.inputs[1] is None:

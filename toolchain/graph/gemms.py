@@ -31,7 +31,9 @@ def float_gemms(model: ir.Model) -> list[str]:
 
 
 def find_gemms(model: ir.Model, patterns: str | None) -> list[str]:
-    """Return the names of the MatMul nodes that match `patterns`, such as `*.ffn.lin2`, separated by commas.
+    """Return the names of the MatMul nodes that match `patterns`; an empty list if `patterns` is None.
+
+    `patterns` is text with wildcards, separated by commas, such as `*.ffn.lin2`.
 
     Raises:
         UsageError: no node matches a pattern.
@@ -42,14 +44,18 @@ def find_gemms(model: ir.Model, patterns: str | None) -> list[str]:
         matched = fnmatch.filter(names, pattern)
         if not matched:
             raise UsageError(
-                f"--keep {pattern}: no GEMM has this name. The first is {names[0]}; `toolchain explain` lists all."
+                f"--keep {pattern}: no GEMM matches. The first GEMM is {names[0]}; `toolchain explain` lists all."
             )
         found += matched
     return list(dict.fromkeys(found))
 
 
 def activation_inputs(gemms: list[ir.Node]) -> list[tuple[ir.Value, int, list[ir.Node]]]:
-    """Return each activation that the GEMMs read, the input position (0 or 1), and the GEMMs that read it there."""
+    """Return (activation, position, readers) for each activation that the GEMMs read.
+
+    `readers` are the GEMMs that have the activation as their input number `position`, 0 or 1. An activation that is
+    read at both positions appears twice.
+    """
     found: dict[tuple[ir.Value, int], list[ir.Node]] = {}
     for node in gemms:
         for position, value in enumerate(node.inputs):
@@ -59,7 +65,7 @@ def activation_inputs(gemms: list[ir.Node]) -> list[tuple[ir.Value, int, list[ir
 
 
 def is_probabilities(value: ir.Value) -> bool:
-    """Return whether a Softmax makes the value, so that it lies in 0..1 whatever the data."""
+    """Return whether a Softmax computes the value, so that it is between 0 and 1 for any data."""
     node = value.producer()
     return node is not None and node.op_type == "Softmax"
 
@@ -67,7 +73,7 @@ def is_probabilities(value: ir.Value) -> bool:
 def calibrated_tensors(model: ir.Model) -> list[str]:
     """Return the names of the tensors that need a calibration range, in graph order.
 
-    These are the activations that the GEMMs read, without attention probabilities, whose range is fixed.
+    These are the activations that GEMMs read, except attention probabilities, whose range is always 0 to 1.
     """
     found = (value for value, _, _ in activation_inputs(list(nodes(model, "MatMul"))) if not is_probabilities(value))
     return list(dict.fromkeys(str(value.name) for value in found))

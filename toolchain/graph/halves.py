@@ -1,15 +1,15 @@
-"""The arithmetic of float16 on a CPU.
+"""Emulation of float16 arithmetic on a CPU.
 
 ONNX Runtime's CPU provider lacks kernels for float16. It computes such nodes in float32 and removes the casts between
-them, so a value of 1e5 stays 1e5 where a GPU computes infinity. `in_halves` writes the rounding into a float32 graph: a
-Cast to float16 and one back follow each node that computes a float16 tensor. No optimisation removes such a pair,
-because it changes values.
+them, so a value of 1e5 stays 1e5 where a GPU computes infinity. `in_halves` makes the graph float32 and writes the
+rounding into it: after each node that computes a float16 tensor come a Cast to float16 and a Cast back to float32. No
+optimisation removes the pair, because it changes values.
 
 A node itself computes in float32 and rounds once, like a GPU's GEMM with float32 accumulators. An INT8 GEMM multiplies
-integers, so what its DQ nodes return is not rounded: such a GEMM never computes an integer times its scale in float16.
-A value from 65,520 becomes infinity. Values below 6.1e-5 lose bits and those below 3e-8 become 0, as on a GPU, which
+integers and never dequantizes its operands to float16, so the outputs of its DQ nodes are not rounded. Values of
+65,520 and more become infinity, values below 6.1e-5 lose bits, and values below 3e-8 become 0, as on a GPU, which
 keeps float16's subnormal numbers. The result of a GPU can still differ: a kernel that computes several nodes may round
-less often, and one with float16 accumulators rounds more often.
+less often, and a kernel with float16 accumulators rounds more often.
 """
 
 from collections.abc import Collection
@@ -37,8 +37,8 @@ def has_halves(model: ir.Model) -> bool:
 def in_halves(model: ir.Model) -> int:
     """Compute every float16 tensor in float32 and round it to float16, in place; return the number of rounded tensors.
 
-    A rounded tensor keeps its name. The operands of INT8 GEMMs are not rounded. The graph then has float32 tensors
-    only, so that a CPU runs it fast.
+    A rounded tensor keeps its name. Dequantized operands of INT8 GEMMs are not rounded. All nodes then compute in
+    float32, for which a CPU has fast kernels.
     """
     computed = to_float(model)
     integer = {node for node in model.graph if multiplies_integers(node)}
@@ -51,9 +51,10 @@ def in_halves(model: ir.Model) -> int:
 
 
 def to_float(model: ir.Model) -> list[ir.Value]:
-    """Make every float16 tensor a float32 one, in place; return those that a node computes.
+    """Change the type of every float16 tensor to float32, in place; return the changed tensors that a node computes.
 
-    Without the rounding of `in_halves`, the graph computes what float16 tensors would hold if they had no limits.
+    Constants, and outputs of nodes that only move values (fp16.MOVES), are not returned. The graph then computes in
+    float32 without any rounding to float16.
     """
     if any(value.dtype is None for node in model.graph for value in node.outputs):
         common.ShapeInferencePass()(model)  # it infers types too
@@ -72,10 +73,10 @@ def to_float(model: ir.Model) -> list[ir.Value]:
 
 
 def report_largest(model: ir.Model) -> dict[str, str]:
-    """Make the largest magnitude of each float32 tensor that a node computes an output of the graph, in place.
+    """Replace the outputs of a graph with the largest magnitude of each float32 tensor that a node computes, in place.
 
     Returns:
-        Name of the output, a float32 scalar -> name of the tensor. The graph has no other outputs.
+        Name of each new output, a float32 scalar -> name of the tensor that it measures.
     """
     computed = {node.outputs[0]: node for node in model.graph if node.op_type not in MOVES}
     found = {}
@@ -89,11 +90,11 @@ def report_largest(model: ir.Model) -> dict[str, str]:
 
 
 def report_rounding(model: ir.Model) -> dict[str, tuple[str, str]]:
-    """Make outputs of how much each rounding changes, of a graph after `in_halves`, in place.
+    """Replace the outputs of a graph after `in_halves` with the error of each rounding, in place.
 
     Returns:
-        Name of a rounded tensor, in graph order -> names of two outputs, float32 scalars: the root of the sum of
-        squares of its values before the rounding, and that of the changes. The graph has no other outputs.
+        Name of each rounded tensor, in graph order -> names of two new outputs, float32 scalars: the L2 norm of the
+        tensor before the rounding, and the L2 norm of the change by the rounding.
     """
     found, outputs = {}, []
     for node in list(model.graph):
@@ -113,13 +114,13 @@ def report_rounding(model: ir.Model) -> dict[str, tuple[str, str]]:
 
 
 def report_sums(model: ir.Model) -> dict[str, str]:
-    """Add the largest magnitude of the integer sums of each INT8 GEMM with a scale per channel to the outputs.
+    """Add to a graph's outputs the largest integer sum of each INT8 GEMM that has a scale per channel, in place.
 
-    The sum of an element is its value divided by both scales. A kernel that stores the sums as float16 before it
-    scales them has to hold them.
+    The integer sum is a value of the GEMM's output divided by the scales of both operands; the largest is by
+    magnitude. A kernel that stores the sums as float16 before it scales them overflows if a sum exceeds 65,504.
 
     Returns:
-        Name of the output, a float32 scalar -> name of the GEMM's node.
+        Name of each new output, a float32 scalar -> name of the GEMM's node.
     """
     found = {}
     for node in list(graph.nodes(model, "MatMul")):
@@ -137,7 +138,7 @@ def report_sums(model: ir.Model) -> dict[str, str]:
 
 
 def _largest(model: ir.Model, value: ir.Value, stem: str) -> ir.Value:
-    """Return the largest magnitude of a value, a scalar."""
+    """Add nodes that compute the largest magnitude of a value; return their output, a float32 scalar."""
     magnitude = ir.node("Abs", [value], name=f"{stem}.abs")
     largest = ir.node("ReduceMax", [magnitude.outputs[0]], {"keepdims": 0}, name=f"{stem}.largest")
     magnitude.outputs[0].name, magnitude.outputs[0].dtype = f"{stem}.abs", FLOAT
@@ -150,7 +151,7 @@ def _largest(model: ir.Model, value: ir.Value, stem: str) -> ir.Value:
 
 
 def _scale(value: ir.Value | None) -> Array | None:
-    """Return the scales of a value that is dequantized, None for another."""
+    """Return the scales of the DQ node that computes a value; None if another node computes it."""
     node = value.producer() if value is not None else None
     if node is None or node.op_type != "DequantizeLinear":
         return None
@@ -162,7 +163,7 @@ def _in_float32(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
 
 
 def _retype_attributes(node: ir.Node) -> None:
-    """Replace float16 by float32 in the attributes of a node."""
+    """Replace float16 with float32 in the attributes of a node."""
     for name, attribute in list(node.attributes.items()):
         if name in TYPES and attribute.value == HALF:
             node.attributes[name] = ir.AttrInt64(name, int(FLOAT))
@@ -171,13 +172,13 @@ def _retype_attributes(node: ir.Node) -> None:
 
 
 def multiplies_integers(node: ir.Node) -> bool:
-    """Return whether a node is a MatMul whose operands are both dequantized."""
+    """Return whether a node is a MatMul of two dequantized operands, so that it runs in INT8."""
     producers = [value.producer() for value in node.inputs if value is not None]
     return node.op_type == "MatMul" and all(one is not None and one.op_type == "DequantizeLinear" for one in producers)
 
 
 def _round(model: ir.Model, value: ir.Value, *, unless: Collection[ir.Node]) -> None:
-    """Round a value to float16 and back for all that read it but some nodes; the result has the value's name."""
+    """Round a value to float16 for all nodes that read it except `unless`. The result gets the value's name."""
     exact = [use for use in value.uses() if use.node in unless]
     down = ir.node("Cast", [value], {"to": int(HALF)}, name=f"{value.name}.to_float16")
     up = ir.node("Cast", [down.outputs[0]], {"to": int(FLOAT)}, name=f"{value.name}{FROM_HALF}")

@@ -1,7 +1,8 @@
-"""Attention scores that read keys as they are: ONNX Runtime multiplies by a transposed matrix without moving it.
+"""A pass for language models that computes attention scores without copying the keys.
 
-The exporter writes query * a times (key, transposed behind two Reshape nodes) * a. That moves all keys twice in each
-step. Here the query is multiplied by a * a, and one Transpose stands before the MatMul, which ONNX Runtime fuses.
+The exporter writes (query * a) times (transposed key * a), where a Reshape comes before and after the transposition.
+This copies all keys twice for each generated token. The pass multiplies the query by a * a instead, and puts a single
+Transpose before the MatMul. ONNX Runtime fuses the two and reads the keys where they are.
 """
 
 import numpy as np
@@ -17,7 +18,7 @@ JOINED = (-1, 2, 3)
 
 
 def fold_keys(model: ir.Model) -> int:
-    """Let the scores of each attention read its keys untransposed, in place; return the number of attentions."""
+    """Make attention scores read their keys without a copy, in place; return the number of attentions changed."""
     count = 0
     for node in list(nodes(model, "MatMul")):
         scale_of_query, scale_of_key = (_scale(_maker(value, "Mul")) for value in node.inputs)
@@ -41,9 +42,10 @@ def fold_keys(model: ir.Model) -> int:
 
 
 def _keys(scaling: ir.Node | None) -> ir.Value | None:
-    """Return the keys [rows, heads, positions, size] behind Reshape, Transpose, Reshape and the scaling, or None.
+    """Return the keys, [rows, heads, positions, size], that reach a Mul through a Reshape, a Transpose and a Reshape.
 
-    The first Reshape must join rows and heads, and the second one part them again, with the other axes as they are.
+    `scaling` is the Mul. Return None if other nodes come before it. The first Reshape must join the axes of rows and
+    heads, the second one must separate them again, and both must keep the other axes.
     """
     outer = _maker(scaling.inputs[0], "Reshape") if scaling is not None else None
     turn = _maker(outer.inputs[0], "Transpose") if outer is not None else None
@@ -56,7 +58,10 @@ def _keys(scaling: ir.Node | None) -> ir.Value | None:
 
 
 def _axes(target: ir.Value | None, keys: ir.Value | None) -> tuple[int, ...] | None:
-    """Return the axes of `keys` whose sizes a Reshape gives its axes, -1 for what is left; None if it gives others."""
+    """Return, for each size in a Reshape's shape, the axis of `keys` that it is read from; -1 for an inferred size.
+
+    `target` is the shape. Return None if a size comes from elsewhere.
+    """
     joined = _maker(target, "Concat")
     if joined is None or keys is None or keys.shape is None or len(keys.shape) != len(TURNED_BY_HEAD):
         return None
@@ -71,7 +76,7 @@ def _axes(target: ir.Value | None, keys: ir.Value | None) -> tuple[int, ...] | N
 
 
 def _sliced(part: ir.Value | None, keys: ir.Value) -> list[int] | None:
-    """Return the axes of `keys` whose sizes a Slice takes from their Shape; None if it is something else."""
+    """Return the axes of `keys` that `part` selects if it is a Slice of the Shape of `keys`, else None."""
     cut = _maker(part, "Slice")
     sizes = _maker(cut.inputs[0], "Shape") if cut is not None else None
     if cut is None or sizes is None or sizes.inputs[0] is not keys or sizes.attributes.get_int("end", None) is not None:
@@ -84,12 +89,12 @@ def _sliced(part: ir.Value | None, keys: ir.Value) -> list[int] | None:
 
 
 def _maker(value: ir.Value | None, kind: str) -> ir.Node | None:
-    """Return the node of a type that computes a value, or None."""
+    """Return the node that computes a value if its type is `kind`, else None."""
     node = value.producer() if value is not None else None
     return node if node is not None and node.op_type == kind else None
 
 
 def _scale(node: ir.Node | None) -> float | None:
-    """Return the number that a Mul multiplies by, or None."""
+    """Return the scalar constant that a Mul multiplies by, or None if its second input is not a scalar constant."""
     array = constant(node.inputs[1]) if node is not None else None
     return float(array) if array is not None and array.ndim == 0 else None

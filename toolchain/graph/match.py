@@ -1,4 +1,4 @@
-"""Matching of graphs by structure: the layers behind a value, and the function that a part of a graph computes."""
+"""Matching of graphs by structure: find the layers that compute a value, and evaluate parts of a graph."""
 
 import math
 from collections.abc import Callable
@@ -42,10 +42,10 @@ class Norm:
 
 
 def copy_nodes(nodes: list[ir.Node], known: dict[ir.Value, ir.Value]) -> list[ir.Node]:
-    """Return copies of `nodes`, in order.
+    """Return copies of `nodes`. They must be in graph order.
 
-    `known` maps each value that they read to its copy, and receives their outputs. It also receives copies of constants
-    that it lacks, which the caller adds as initializers.
+    `known` maps each value that the nodes read to the value that the copies read. The function adds the nodes' outputs
+    and copies of missing constants to `known`. The caller must add these constants to its graph as initializers.
     """
     copies = []
     for node in nodes:
@@ -64,7 +64,7 @@ def copy_nodes(nodes: list[ir.Node], known: dict[ir.Value, ir.Value]) -> list[ir
 
 
 class GatherElements(OpRun):
-    """ONNX's GatherElements. The one of onnx.reference fails on more than 64 columns (seen in onnx 1.23)."""
+    """GatherElements for onnx.reference, whose own implementation fails on more than 64 columns (seen in onnx 1.23)."""
 
     op_domain = ""
 
@@ -73,24 +73,32 @@ class GatherElements(OpRun):
 
 
 class Matcher:
-    """Follows one graph from outputs to inputs; a part of another form than expected is refused by `refuse`."""
+    """Follows one graph from outputs to inputs. Where its structure is unexpected, `refuse` raises an InputError.
+
+    `where` is the graph's name and `at` a place in the graph, such as "layer 0". Both appear in messages.
+    """
 
     def __init__(self, model: ir.Model, where: str) -> None:
         self.model, self.where = model, where
 
     def refuse(self, what: str) -> NoReturn:
-        raise InputError(f"{self.where}: {what}, so the attention plugin cannot run it. Build with --attention native.")
+        raise InputError(
+            f"{self.where}: {what}, so the attention plugin cannot run the model. Build with --attention native."
+        )
 
     def input_of(self, at: str, value: ir.Value | None, op_type: str, order: tuple[int, ...] | None = None) -> ir.Value:
-        """Return the first input of the node that computes `value`, which must have this type and permutation."""
+        """Return the first input of the node that computes `value`.
+
+        A graph is refused if this node lacks the type `op_type` or, if `order` is given, this permutation of axes.
+        """
         node = value.producer() if value else None
         source = node.inputs[0] if node is not None and node.op_type == op_type else None
         if node is None or source is None or (order is not None and tuple(node.attributes["perm"].as_ints()) != order):
-            self.refuse(f"{at}: attention has another form ({op_type} expected)")
+            self.refuse(f"{at}: attention lacks the {op_type} node of a known encoder")
         return source
 
     def linear(self, at: str, what: str, value: ir.Value | None) -> tuple[Linear, ir.Value]:
-        """Return the linear layer that computes `value`, and its input; `what` names it in messages."""
+        """Return the linear layer that computes `value`, and the layer's input; `what` names the layer in messages."""
         node = value.producer() if value else None
         bias: Array | None = None
         if node is not None and node.op_type == "Add":
@@ -104,14 +112,14 @@ class Matcher:
         return Linear(weight, np.zeros(weight.shape[1], np.float32) if bias is None else bias.reshape(-1)), source
 
     def biased(self, product: ir.Node) -> ir.Value:
-        """Return the output of a linear layer, after its bias if it has one."""
+        """Return the output of the linear layer whose MatMul is `product`, with its bias added if it has one."""
         uses = list(product.outputs[0].uses())
         add = uses[0].node if len(uses) == 1 and uses[0].node.op_type == "Add" else None
         fixed = add is not None and any(constant(value) is not None for value in add.inputs)
         return add.outputs[0] if add is not None and fixed else product.outputs[0]
 
     def residual(self, at: str, norm: ir.Node, kept: ir.Value) -> ir.Value:
-        """Return the other summand of the residual addition of `kept` that a LayerNorm reads."""
+        """Return the tensor that a residual addition adds to `kept`; the LayerNorm `norm` must read the sum."""
         node = norm.inputs[0].producer() if norm.inputs[0] else None
         if node is None or node.op_type != "Add" or kept not in node.inputs:
             self.refuse(f"{at}: {norm.name} does not normalise the sum of a block's input and output")
@@ -128,7 +136,10 @@ class Matcher:
         return Norm(gamma, np.zeros_like(gamma) if beta is None else beta, epsilon)
 
     def activation(self, at: str, inner: ir.Value, activated: ir.Value, size: int) -> str:
-        """Return the name of the activation function between the feed-forward layers, by its values from -8 to 8."""
+        """Return the key of ACTIVATIONS for the function that computes `activated` from `inner`, both of width `size`.
+
+        The function is recognised by its values from -8 to 8.
+        """
         x = np.linspace(-8, 8, size, dtype=np.float32).reshape(1, 1, size)
         found = self.run([inner], activated, {str(inner.name): x})
         for name, function in ACTIVATIONS.items():
@@ -137,7 +148,7 @@ class Matcher:
         self.refuse(f"{at}: the activation function is not one of {', '.join(ACTIVATIONS)}")
 
     def run(self, inputs: list[ir.Value], output: ir.Value, feeds: dict[str, Array]) -> Array:
-        """Run the part of the graph between `inputs` and `output`; return the array of `output`."""
+        """Evaluate the nodes between `inputs` and `output` with the arrays `feeds`; return the output's array."""
         needed, pending = set(), [output]
         while pending:
             value = pending.pop()
@@ -145,7 +156,7 @@ class Matcher:
             if value in inputs or value.const_value is not None or node in needed:
                 continue
             if node is None:
-                self.refuse(f"{output.name} depends on {value.name}")
+                self.refuse(f"{output.name} depends on the graph input {value.name}, unlike in a known encoder")
             needed.add(node)
             pending += [source for source in node.inputs if source is not None]
         known = {value: ir.Value(name=value.name, type=value.type, shape=value.shape) for value in inputs}
@@ -159,7 +170,7 @@ class Matcher:
         try:
             results: Any = ReferenceEvaluator(proto, new_ops=[GatherElements]).run(None, feeds)
         except Exception as error:  # operators raise various classes on inputs that they do not support
-            self.refuse(f"{output.name} cannot be computed alone ({type(error).__name__})")
+            self.refuse(f"onnx.reference cannot compute {output.name} ({type(error).__name__})")
         made: Array = results[0]
         return made
 

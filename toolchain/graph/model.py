@@ -1,4 +1,4 @@
-"""Graphs as `onnx_ir.Model`: reading, writing, and what the passes share."""
+"""Graphs as `onnx_ir.Model`: reading and writing them, and functions that several passes use."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -26,35 +26,35 @@ WEIGHTS_SHA256 = "weights_sha256"
 
 
 def load(path: Path | bytes) -> ir.Model:
-    """Read an ONNX file with its weights, or an ONNX message. Weights in a file of their own are read when needed.
+    """Return the graph in an ONNX file or in an ONNX message. Weights in a separate file are read when they are used.
 
     Raises:
-        InputError: the file is missing, it is not an ONNX graph, or the file of its weights is missing, too short or
-            outside the folder.
+        InputError: the file is missing or not an ONNX graph, or its weights file is missing, too short or outside the
+            graph's folder.
     """
     if isinstance(path, bytes):
         try:
             model = ir.from_proto(onnx.load_model_from_string(path))
         except Exception as error:  # protobuf does not export the class of its DecodeError
-            raise InputError(f"not an ONNX graph ({type(error).__name__}). Build it again.") from error
+            raise InputError(f"not an ONNX graph ({type(error).__name__}). Build the graph again.") from error
         for name, array in getattr(path, "weights", {}).items():
             model.graph.initializers[name].const_value = ir.tensor(array, name=name)
         return model
     try:
         model = ir.load(path)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file. Give an ONNX graph.") from None
+        raise InputError(f"{path}: no such file. Give the path of an ONNX graph.") from None
     except Exception as error:  # protobuf does not export the class of its DecodeError
-        raise InputError(f"{path}: not an ONNX graph ({type(error).__name__}). Build it again.") from error
+        raise InputError(f"{path}: not an ONNX graph ({type(error).__name__}). Build the graph again.") from error
     for tensor in _outside(model):
         check_outside(path, str(tensor.location), tensor.offset or 0, tensor.length or 0)
     return model
 
 
 def save(model: ir.Model, path: Path) -> None:
-    """Write a graph. Weights that do not fit into its file, beside the nodes, are written to `data_file(path)`.
+    """Write a graph to a file. If its weights exceed graph.MAX_BYTES, write them to `data_file(path)` instead.
 
-    The graph then holds the digest of that file, so that a digest of the graph is one of the weights too.
+    The graph's metadata then has the SHA-256 of the weights file, so a digest of the graph file covers the weights too.
     """
     if _size(model) <= graph.MAX_BYTES:
         _read_outside(model.graph.initializers.values())
@@ -68,12 +68,12 @@ def save(model: ir.Model, path: Path) -> None:
 
 
 def _size(model: ir.Model) -> int:
-    """Return the bytes of a graph's weights."""
+    """Return the size of a graph's weights in bytes."""
     return sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
 
 
 def _outside(model: ir.Model) -> Iterator[ir.ExternalTensor]:
-    """Yield the weights that ONNX calls external data: they are stored outside the graph file."""
+    """Yield the external weights of a graph: those that are stored outside the graph file."""
     for value in model.graph.initializers.values():
         if isinstance(value.const_value, ir.ExternalTensor):
             yield value.const_value
@@ -97,12 +97,15 @@ def add_initializer(model: ir.Model, name: str, array: Array) -> ir.Value:
 
 
 def nodes(model: ir.Model, *op_types: str) -> Iterator[ir.Node]:
-    """Yield the nodes of these types in graph order. The graph may change meanwhile."""
+    """Yield the nodes of the given types in graph order. The caller may change the graph during the iteration."""
     yield from [node for node in model.graph if node.op_type in op_types]
 
 
 def tidy(model: ir.Model) -> int:
-    """Merge equal nodes and constants, remove unused nodes and the exporter's metadata; return 1 or 0."""
+    """Merge equal nodes and constants, remove unused nodes and the exporter's metadata, in place.
+
+    Return 1 if the graph changed, else 0.
+    """
     passes = ir.passes.Sequential(
         common.CommonSubexpressionEliminationPass(),
         common.DeduplicateInitializersPass(),
@@ -113,7 +116,7 @@ def tidy(model: ir.Model) -> int:
 
 
 def with_outputs(model: ir.Model, names: list[str]) -> Message:
-    """Return the graph as a message whose only outputs are the named tensors. The model stays unchanged."""
+    """Return the graph as an ONNX message whose only outputs are the named tensors. The model stays unchanged."""
     values = {str(value.name): value for node in model.graph for value in node.outputs}
     kept = list(model.graph.outputs)
     model.graph.outputs[:] = [values[name] for name in names]
@@ -124,10 +127,11 @@ def with_outputs(model: ir.Model, names: list[str]) -> Message:
 
 
 def message(model: ir.Model, *, most_bytes: int = 0) -> Message:
-    """Return the graph in memory as ONNX Runtime opens it, of any size. The values of the model stay as they are.
+    """Return the graph as a message that ONNX Runtime can open, whatever its size. The model's values do not change.
 
-    It holds all weights if they take at most `most_bytes` together. Otherwise, as by default, it holds only small ones
-    and those of types outside NATIVE, such as FP8. The model and copies of it share the arrays of the others.
+    The message contains all weights if they take at most `most_bytes` together. Otherwise, and by default, it contains
+    only small weights and those of types outside NATIVE, such as FP8. `Message.weights` has the arrays of the others;
+    message and model share these arrays.
     """
     if _size(model) <= most_bytes:
         small = Message(serialised(model))
@@ -150,9 +154,10 @@ def message(model: ir.Model, *, most_bytes: int = 0) -> Message:
 
 
 def read_weights(model: ir.Model) -> None:
-    """Read the weights that are in the graph's own file into arrays, so that copies of the graph share them.
+    """Convert weights from the graph's own file to arrays, in place, so that clones of the graph share them.
 
-    Before, they are in the message that was the file, and each use copies them from there. Afterwards it is freed.
+    A loaded graph keeps such weights in the parsed protobuf message, and each use copies them. After the conversion the
+    message is freed.
     """
     for value in model.graph.initializers.values():
         if isinstance(value.const_value, ir.serde.TensorProtoTensor):
@@ -160,14 +165,14 @@ def read_weights(model: ir.Model) -> None:
 
 
 def _read_outside(values: Iterable[ir.Value]) -> None:
-    """Read weights that are in a file of their own into memory."""
+    """Read external weights into memory, in place."""
     for value in values:
         if isinstance(value.const_value, ir.ExternalTensor):
             value.const_value = ir.tensor(value.const_value.numpy(), name=value.name)
 
 
 def _is_outside(tensor: ir.TensorProtocol) -> bool:
-    """Return whether a message has only the place of a weight. Small ones are in it: shapes may follow from them."""
+    """Return whether `message` stores a weight outside the message. Small weights, such as shapes, stay inside."""
     return tensor.nbytes > LEAST_OUTSIDE and tensor.dtype in NATIVE
 
 
@@ -175,12 +180,12 @@ def serialised(model: ir.Model) -> bytes:
     """Return the graph as one ONNX message.
 
     Raises:
-        InputError: the graph is larger than one message can be.
+        InputError: the weights are larger than one message can be, 2 GB.
     """
     if (size := _size(model)) > graph.MAX_BYTES:
         raise InputError(
-            f"{model.graph.name or 'graph'}: {size / 1e9:.1f} GB, and one message holds 2 GB. Build with --precision "
-            "fp16 or int8, or run it with ONNX Runtime."
+            f"{model.graph.name or 'graph'}: its weights take {size / 1e9:.1f} GB, and one ONNX message holds 2 GB. "
+            "Build with --precision fp16 or int8, or run the graph with ONNX Runtime."
         )
     _read_outside(model.graph.initializers.values())
     return bytes(ir.to_proto(model).SerializeToString())

@@ -1,7 +1,7 @@
-"""A check of a graph's operators against those that TensorRT's parser takes, by the table in operators.toml.
+"""Checks whether TensorRT's parser accepts the operators of a graph, by the table in operators.toml.
 
-The parser runs on machines with a GPU only; this check runs on any machine. An operator that the parser takes may
-still be slow, or fail later in the builder.
+The parser itself runs only on machines with a GPU; this check runs on any machine. An operator that the parser accepts
+may still be slow, or fail later in the builder.
 """
 
 import functools
@@ -21,14 +21,14 @@ PLUGINS = "trt.plugins"
 
 
 def has_table(major: int) -> bool:
-    """Return whether the table knows this major version of TensorRT; of others, the parser itself is the check."""
+    """Return whether operators.toml covers a major version of TensorRT. If not, only the parser can check a graph."""
     return str(major) in _table()["tables"]
 
 
 def check_operators(model: ir.Model, *, major: int) -> list[str]:
-    """Return the reasons why TensorRT's parser of this major version would refuse the graph, with the nodes' names.
+    """Return the reasons why TensorRT's parser of this major version would refuse the graph; an empty list if none.
 
-    Tensors whose type the graph does not state are not checked.
+    Each reason begins with the name of the node or with the opset. Tensors without a type in the graph are not checked.
     """
     table = _table()
     known = _operators(major)
@@ -50,7 +50,7 @@ def _table() -> dict[str, Any]:  # arbitrary TOML: each of its tables has anothe
 
 @functools.cache
 def _operators(major: int) -> dict[str, frozenset[str]]:
-    """Return operator -> names of the types that it takes in this major version."""
+    """Return operator -> names of the tensor types that TensorRT's parser accepts for it in this major version."""
     table = _table()
     types = {name: frozenset(members) for name, members in table["types"].items()}
     found = {operator: types[name] for name, operators in table["operators"].items() for operator in operators}
@@ -62,29 +62,29 @@ def _opset_faults(model: ir.Model, opsets: tuple[int, int], major: int) -> Itera
     lowest, highest = opsets
     opset = model.graph.opset_imports.get("")
     if opset is not None and not lowest <= opset <= highest:
-        yield f"opset {opset}: TensorRT {major} takes {lowest} to {highest}"
+        yield f"opset {opset}: TensorRT {major} accepts opsets {lowest} to {highest}"
 
 
 def _node_faults(node: ir.Node, types: frozenset[str]) -> Iterator[str]:
     table = _table()
     for dtype in dict.fromkeys(value.dtype for value in _data(node) if value is not None and value.dtype is not None):
         if dtype.name not in types:
-            yield f"of {dtype.name}, and it takes {', '.join(sorted(types))}"
+            yield f"of {dtype.name}, but TensorRT accepts only {', '.join(sorted(types))}"
     if node.op_type in table["constant_inputs"]:
         value = _input(node, table["constant_inputs"][node.op_type])
         if value is not None and constant(value) is None:
-            yield f"with {value.name}, which must be a constant"
+            yield f"reads {value.name}, which must be a constant"
     if node.op_type in table["zero_inputs"]:
         value = _input(node, table["zero_inputs"][node.op_type])
         array = constant(value)
         if value is not None and (array is None or array.any()):
-            yield f"with {value.name}, which must be zero"
+            yield f"reads {value.name}, which must be zero"
     if node.op_type in table["one_output"]["operators"] and any(value.uses() for value in node.outputs[1:]):
-        yield "with more than one output"
+        yield "has more than one output in use, but TensorRT computes only the first"
 
 
 def _data(node: ir.Node) -> list[ir.Value | None]:
-    """Return the tensors whose type the table restricts."""
+    """Return the inputs and outputs of a node whose types the table restricts."""
     places = _table()["data"].get(node.op_type, {"inputs": [0], "outputs": []})
     return [*(_input(node, index) for index in places["inputs"]), *(node.outputs[index] for index in places["outputs"])]
 

@@ -1,10 +1,10 @@
-"""Fusions for ONNX Runtime on CUDA: attention, LayerNorm and GELU as one operator each, of ONNX Runtime's own domain.
+"""Fusions for ONNX Runtime on CUDA: attention, LayerNorm and GELU each become one operator of ONNX Runtime.
 
 ONNX Runtime's optimiser does not recognise attention as transformers 5 exports it. The operators are documented in its
-ContribOperators.md. In float16 they sum in float32, so they need none of the casts that graph/fp16.py puts around the
-unfused operators. Two parts are not fused: the embeddings, whose LayerNorm in float16 would square numbers below
-float16's normal ones; and attention over packed rows, whose operators exist on CUDA alone and cannot be checked
-elsewhere.
+ContribOperators.md. In float16 they accumulate in float32, so they need none of the casts that graph/fp16.py puts
+around the unfused operators. Two parts are not fused. The fused operator for embeddings would square their small
+values in float16, which loses bits. Attention over packed rows has operators on CUDA only, so it cannot be checked on
+other machines.
 """
 
 from collections.abc import Callable
@@ -26,17 +26,20 @@ LENGTHS = "attention_mask.lengths"
 
 
 def for_cuda(model: ir.Model, *, where: str = "model.onnx") -> dict[str, int]:
-    """Fuse a clean float32 graph in place, before fp16.to_half converts it; return the number of places of each fusion.
+    """Fuse a clean float32 graph in place; return fusion name -> number of fusions. Call it before fp16.to_half.
 
     Raises:
-        InputError: the attention or a LayerNorm of a layer was not fused, so the graph would not be faster.
+        InputError: the attention or a LayerNorm of some layer cannot be fused, so the graph would not be faster.
     """
     layers = sum(1 for _ in nodes(model, "Softmax"))
     counts = {"first_token": first_token(model)}
     counts |= {name: run(model) for name, run in FUSIONS.items()}
     for name, wanted in (("attention", layers), ("skip_norms", 2 * layers)):
         if not wanted or counts[name] != wanted:
-            raise InputError(f"{where}: {name}: only {counts[name]} of {wanted} can be fused for CUDA. Run model.onnx.")
+            raise InputError(
+                f"{where}: the fusion {name} for CUDA fits only {counts[name]} of {wanted} places in the graph. "
+                "Run the unfused graph, model.fp16.onnx."
+            )
     model.graph.opset_imports[DOMAIN] = 1
     tidy(model)
     model.metadata_props[RIGHT_PADDED] = "1"
@@ -44,9 +47,9 @@ def for_cuda(model: ir.Model, *, where: str = "model.onnx") -> dict[str, int]:
 
 
 def fuse_attention(model: ir.Model) -> int:
-    """Compute attention by one node, from the biases of Q, K and V to the joined heads; return the number of nodes.
+    """Fuse each attention, from the biases of Q, K and V to the joined heads, into one node; return the node count.
 
-    The scale must be in the query already (clean.fold_attention_scale). A row without any token attends to its first
+    The query must be scaled already (clean.fold_attention_scale). A row without any token attends to its first
     position.
     """
     matcher, count = _AttentionMatcher(model, "attention"), 0
@@ -67,7 +70,7 @@ def fuse_attention(model: ir.Model) -> int:
 
 
 def fuse_skip_norms(model: ir.Model) -> int:
-    """Fuse each LayerNorm with the residual addition and the bias before it; return the number of nodes."""
+    """Fuse each LayerNorm with the residual addition and the bias before it into one node; return the node count."""
     count = 0
     for norm in nodes(model, "LayerNormalization"):
         addition = _producer(norm.inputs[0], "Add")
@@ -89,7 +92,7 @@ def fuse_skip_norms(model: ir.Model) -> int:
 
 
 def fuse_gelu(model: ir.Model) -> int:
-    """Fuse each exact GELU with the bias of the linear layer before it; return the number of nodes."""
+    """Fuse each exact GELU with the bias of the linear layer before it into one node; return the node count."""
     count = 0
     for half in nodes(model, "Mul"):
         product = _producer(half.inputs[0], "Mul")
@@ -115,13 +118,13 @@ FUSIONS: dict[str, Callable[[ir.Model], int]] = {
 
 
 class _AttentionMatcher(Matcher):
-    """Matches attention around its softmax."""
+    """Finds the nodes of an attention, starting at its softmax."""
 
     def refuse(self, what: str) -> NoReturn:
         raise InputError(f"{self.where}: {what}. Run the graph without fusions.")
 
     def parts(self, softmax: ir.Node) -> tuple[ir.Node, list[tuple[ir.Value, ir.Value]], int]:
-        """Return the node that joins the heads; value and bias of each of Q, K and V; and the number of heads."""
+        """Return the node that joins the heads, (MatMul output, bias) for Q, K and V each, and the number of heads."""
         at = str(softmax.name)
         add = _producer(softmax.inputs[0], "Add")
         masks = (
@@ -136,7 +139,7 @@ class _AttentionMatcher(Matcher):
         moved = _only_reader(joined, "Transpose")
         end = _only_reader(moved, "Reshape")
         if scores is None or joined is None or end is None or joined.inputs[0] is not softmax.outputs[0]:
-            self.refuse(f"{at}: not between two GEMMs")
+            self.refuse(f"{at}: the softmax is not between two GEMMs")
         self.input_of(at, end.inputs[0], "Transpose", (0, 2, 1, 3))
         operands, heads = [], set()
         orders = ((0, 2, 1, 3), (0, 2, 3, 1), (0, 2, 1, 3))
@@ -153,7 +156,10 @@ class _AttentionMatcher(Matcher):
         return end, operands, count
 
     def is_mask(self, value: ir.Value) -> bool:
-        """Return whether a tensor depends on attention_mask alone, is 0 at tokens and at most MASK_VALUE at padding."""
+        """Return whether a tensor is a padding mask.
+
+        A padding mask depends on attention_mask alone, is 0 at tokens and at most MASK_VALUE at padded positions.
+        """
         source = next((one for one in self.model.graph.inputs if one.name == "attention_mask"), None)
         feed = np.array([[1, 1, 1], [1, 0, 0]], np.int32)
         if source is None or value.const_value is not None:
@@ -163,7 +169,10 @@ class _AttentionMatcher(Matcher):
 
 
 def _lengths(model: ir.Model) -> ir.Value:
-    """Return the number of real tokens of each row, at least 1; it is computed once, at the graph's beginning."""
+    """Return the tensor with the number of real tokens of each row, at least 1, int32 [batch].
+
+    The first call adds the nodes that compute it at the beginning of the graph.
+    """
     known = next((value for node in nodes(model, "Max") for value in node.outputs if value.name == LENGTHS), None)
     if known is not None:
         return known
@@ -181,7 +190,7 @@ def _lengths(model: ir.Model) -> ir.Value:
 
 
 def _biased(value: ir.Value | None, *, readers: int = 1) -> tuple[ir.Value | None, ir.Value | None]:
-    """Return the other summand and the bias, if `value` adds a bias and has `readers` readers; else `value`, None."""
+    """Return (x, bias) if `value` is x + bias with a constant bias and `readers` nodes read it, else (value, None)."""
     add = _producer(value, "Add")
     if add is None or len(add.outputs[0].uses()) != readers:
         return value, None
@@ -193,7 +202,7 @@ def _biased(value: ir.Value | None, *, readers: int = 1) -> tuple[ir.Value | Non
 
 
 def _is_embedding(*values: ir.Value) -> bool:
-    """Return whether one of the values comes from an embedding table, or is a sum of such values."""
+    """Return whether one of the values is looked up in an embedding table, or is a sum with such a value."""
     producers = [value.producer() for value in values]
     return any(
         node is not None
@@ -221,7 +230,7 @@ def _is(value: ir.Value | None, number: float) -> bool:
 
 
 def _replace(model: ir.Model, old: ir.Node, new: ir.Node, *, name: str) -> None:
-    """Replace the node `old` by `new`, which is called `name`; the output keeps its name."""
+    """Replace the node `old` by `new`, which gets the name `name`. The name of the output does not change."""
     made, known = new.outputs[0], old.outputs[0]
     new.name, made.shape, made.type = name, known.shape, known.type
     model.graph.insert_before(old, new)

@@ -1,9 +1,9 @@
-"""An encoder as an ONNX graph without padding, with TensorRT's attention and LayerNorm plugins: the plugin path.
+"""The ONNX graph of the plugin path: an encoder with TensorRT's attention and LayerNorm plugins, without padding.
 
-The rows of a batch follow one another, so nothing is computed for padded positions. Activations are
-[tokens, channels, 1, 1], and linear layers are 1x1 convolutions: in this form, NVIDIA's BERT sample stays in INT8 from
-the first layer to the last (demo/BERT/builder_varseqlen.py of NVIDIA/TensorRT). The plugins are documented there in
-plugin/bertQKVToContextPlugin and plugin/skipLayerNormPlugin.
+The rows of a batch are concatenated (packed), so nothing is computed for padded positions. Activations are
+[tokens, channels, 1, 1], and linear layers are 1x1 convolutions. In this form, NVIDIA's BERT sample stays in INT8 from
+the first layer to the last (demo/BERT/builder_varseqlen.py of NVIDIA/TensorRT). The same repository documents the
+plugins in plugin/bertQKVToContextPlugin and plugin/skipLayerNormPlugin.
 """
 
 from collections.abc import Sequence
@@ -37,12 +37,13 @@ Shape = Sequence[Any] | ir.Shape
 def check_packable(encoder: Encoder, *, max_length: int, sm: int, precision: str) -> None:
     """Refuse a model, precision or GPU that the attention plugin lacks a kernel for.
 
-    `max_length` is in tokens, `sm` the compute capability times ten.
+    `max_length` is the largest number of tokens in a row, `sm` the GPU's compute capability times ten: 75 for
+    a T4.
 
     Raises:
-        InputError: the head size or the length does not fit.
-        UsageError: the precision does not fit.
-        MachineError: the GPU does not fit.
+        InputError: the plugin has no kernel for the head size or the length.
+        UsageError: the plugin has no kernel for the precision.
+        MachineError: the plugin has no kernel for the GPU.
     """
     native = "Build with --attention native"
     if encoder.head_size not in HEAD_SIZES:
@@ -53,7 +54,7 @@ def check_packable(encoder: Encoder, *, max_length: int, sm: int, precision: str
         raise UsageError(f"--attention plugin: the plugin has kernels for fp16 and int8, not {precision}. {native}.")
     most = min(MAX_LENGTH, len(encoder.positions))
     if max_length > most:
-        raise InputError(f"attention: rows have up to {max_length} tokens; the plugin takes up to {most}. {native}.")
+        raise InputError(f"attention: rows have up to {max_length} tokens; the plugin accepts up to {most}. {native}.")
     if sm not in ARCHITECTURES:
         known = ", ".join(f"{one // 10}.{one % 10}" for one in ARCHITECTURES)
         raise MachineError(
@@ -63,14 +64,14 @@ def check_packable(encoder: Encoder, *, max_length: int, sm: int, precision: str
 
 
 def pack_batch(batch: Batch) -> dict[str, Array]:
-    """Return the inputs of a packed graph for a padded batch, all int32.
+    """Convert a padded batch to the inputs of a packed graph, all int32, with the padding removed.
 
-    input_ids, position_ids and, if the batch has them, token_type_ids are [tokens]. cu_seqlens [batch + 1] holds the
-    index of the first token of each row, and the number of tokens. The length of max_seqlen is that of the longest row;
-    its values are not read.
+    input_ids, position_ids and, if the batch has them, token_type_ids are [tokens]. cu_seqlens, [batch + 1], has the
+    index of the first token of each row, then the total number of tokens. max_seqlen is an array as long as the longest
+    row; the plugin reads only its shape.
 
     Raises:
-        InputError: a mask is not 1s followed by 0s, or a row has no token.
+        InputError: a row's mask is not 1s followed by 0s, or the row has no token.
     """
     mask = batch["attention_mask"]
     lengths = mask.sum(axis=1)
@@ -78,8 +79,8 @@ def pack_batch(batch: Batch) -> dict[str, Array]:
     kept = places < lengths[:, None]
     wrong = np.flatnonzero((mask != kept).any(axis=1) | (lengths == 0))
     if wrong.size:
-        why = "has no token" if not mask[wrong[0]].any() else "is not padded on the right alone"
-        raise InputError(f"row {wrong[0]} of the batch: {why}. Give masks of 1s followed by 0s.")
+        why = "has no token" if not mask[wrong[0]].any() else "has a mask other than 1s followed by 0s"
+        raise InputError(f"row {wrong[0]} of the batch {why}. Pad rows on the right only.")
     made = {"input_ids": batch["input_ids"][kept], "position_ids": np.broadcast_to(places, mask.shape)[kept]}
     if "token_type_ids" in batch:
         made["token_type_ids"] = batch["token_type_ids"][kept]
@@ -89,9 +90,9 @@ def pack_batch(batch: Batch) -> dict[str, Array]:
 
 
 def interleave_heads(query: Array, key: Array, value: Array, heads: int) -> Array:
-    """Join query, key and value, each [hidden, ...], head by head: [3 * hidden, ...].
+    """Join query, key and value, each [hidden, ...], into one array [3 * hidden, ...] in the order of the heads.
 
-    The plugin's kernels read query, key and value of a head side by side: [heads, 3, head size].
+    The plugin's kernels read query, key and value of a head one after the other: [heads, 3, head size].
     """
     parts = np.stack([query, key, value])
     split = parts.reshape(3, heads, parts.shape[1] // heads, *parts.shape[2:])
@@ -99,7 +100,7 @@ def interleave_heads(query: Array, key: Array, value: Array, heads: int) -> Arra
 
 
 def join_qkv(layer: Layer, heads: int) -> Linear:
-    """Return query, key and value of a layer as one linear layer, in the plugin's order: weight [in, 3 * hidden]."""
+    """Join the query, key and value layers into one linear layer with weight [in, 3 * hidden], by interleave_heads."""
     parts = (layer.query, layer.key, layer.value)
     query, key, value = (part.weight.T for part in parts)
     weight = interleave_heads(query, key, value, heads).T
@@ -109,19 +110,19 @@ def join_qkv(layer: Layer, heads: int) -> Linear:
 def packed_graph(
     encoder: Encoder, *, dtype: str, attention_type: int, norm_type: int, versions: dict[str, str]
 ) -> ir.Model:
-    """Return the graph of an encoder without padding. `pack_batch` makes its inputs.
+    """Return the graph of an encoder for packed batches, which `pack_batch` makes.
 
     Args:
         encoder: the result of `parse_encoder`.
-        dtype: "float16" types every tensor, for a strongly typed network; "float32" leaves the types to TensorRT, for
-            implicit quantization.
-        attention_type: type_id of the attention plugin, FP16 or INT8; FP32 exists for reference only.
+        dtype: "float16" gives every activation and weight this type, for a strongly typed network; "float32" lets
+            TensorRT choose the types, for implicit quantization.
+        attention_type: type_id of the attention plugin, FP16 or INT8; FP32 is for comparisons in tests.
         norm_type: type_id of the residual LayerNorms, FP32 or FP16. The LayerNorm of the embeddings is always FP32,
             because float16's epsilon of 9.8e-4 is as large as the variances there.
-        versions: plugin name -> version, as TensorRT's registry has them.
+        versions: plugin name -> version, from TensorRT's plugin registry.
 
     Raises:
-        ValueError: the types contradict each other.
+        ValueError: `dtype` is neither "float16" nor "float32", or `attention_type` does not fit it.
     """
     if dtype not in ("float16", "float32") or (dtype == "float16" and attention_type != FP16):
         raise ValueError(f"dtype {dtype} does not go with attention of type {attention_type}")
@@ -130,7 +131,10 @@ def packed_graph(
 
 
 class _GraphWriter:
-    """Writes one graph, node after node; `width` is the type of activations and weights."""
+    """Writes the packed graph of one encoder, node after node.
+
+    `width` is the type of activations and weights, float16 or float32.
+    """
 
     def __init__(self, encoder: Encoder, width: ir.DataType, versions: dict[str, str]) -> None:
         self.encoder, self.width, self.versions = encoder, width, versions
@@ -142,7 +146,7 @@ class _GraphWriter:
         self.inputs["max_seqlen"] = _value("max_seqlen", ir.DataType.INT32, ["longest"])
 
     def write(self, attention_type: int, norm_type: int) -> ir.Model:
-        """Return the whole graph."""
+        """Return the whole graph, from the embeddings to the logits."""
         hidden = self.embeddings()
         for index, layer in enumerate(self.encoder.layers):
             hidden = self.layer(index, layer, hidden, attention_type, norm_type)
@@ -168,7 +172,10 @@ class _GraphWriter:
         dtype: ir.DataType | None = None,
         domain: str = "",
     ) -> ir.Value:
-        """Append a node with one output, both called `name`; return the output. Its type is `dtype` or the input's."""
+        """Append a node with one output, both called `name`; return the output.
+
+        The output has the type `dtype` or, without one, the type of the first input.
+        """
         node = ir.node(op_type, inputs, attributes, domain=domain, name=name)
         made = node.outputs[0]
         made.name, made.type, made.shape = name, ir.TensorType(dtype) if dtype else inputs[0].type, ir.Shape(shape)
@@ -176,15 +183,18 @@ class _GraphWriter:
         return made
 
     def constant(self, name: str, array: Array) -> ir.Value:
-        """Return the constant called `name`; a float32 array is converted to `width`.
+        """Return the constant called `name`, which holds `array`; a float32 array is converted to `width`.
 
         Raises:
-            InputError: a value is too large for float16.
+            InputError: a value is outside float16's range.
         """
         if name not in self.constants:
             if array.dtype == np.float32 and self.width == ir.DataType.FLOAT16:
                 if np.abs(array).max(initial=0) > np.finfo(np.float16).max:
-                    raise InputError(f"{name}: holds a value beyond float16. Build with --precision fp32 or int8.")
+                    raise InputError(
+                        f"{name}: the constant has a value outside float16's range. "
+                        "Build with --attention native or --precision int8."
+                    )
                 array = array.astype(np.float16)
             tensor = ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=name)
             self.constants[name] = ir.Value(
@@ -193,7 +203,10 @@ class _GraphWriter:
         return self.constants[name]
 
     def embeddings(self) -> ir.Value:
-        """Return the normalised sum of table rows. The tables are [rows, hidden, 1, 1], like activations."""
+        """Return the embeddings: the LayerNorm of the sum of word, position and type rows.
+
+        The tables are [rows, hidden, 1, 1], so that their rows have the shape of activations.
+        """
         encoder = self.encoder
         words = self.rows("words", encoder.words, "input_ids")
         positions = self.rows("positions", encoder.positions, "position_ids")
@@ -204,13 +217,13 @@ class _GraphWriter:
         return self.norm(EMBEDDED, encoder.norm, words, positions, FP32)
 
     def rows(self, kind: str, table: Array, index: str) -> ir.Value:
-        """Return the rows of a table that the input `index` names."""
+        """Return the rows of a table that the graph input `index` selects, [tokens, hidden, 1, 1]."""
         weight = self.constant(f"embeddings.{kind}.weight", table[:, :, None, None])
         shape = ["tokens", table.shape[1], 1, 1]
         return self.add("Gather", [weight, self.inputs[index]], f"embeddings.{kind}", shape, {"axis": 0})
 
     def norm(self, name: str, norm: Norm, x: ir.Value, skip: ir.Value, type_id: int) -> ir.Value:
-        """Return LayerNorm(x + skip), computed in the type `type_id`; a float16 graph has casts around FP32."""
+        """Return LayerNorm(x + skip), computed in the type `type_id`; for FP32 in a float16 graph, Casts are added."""
         full = type_id == FP32 and self.width == ir.DataType.FLOAT16
         size = norm.gamma.size
         shape = ["tokens", size, 1, 1]
@@ -230,7 +243,7 @@ class _GraphWriter:
         return self.add("Cast", [value], name, value.shape or (), {"to": int(dtype)}, dtype=dtype)
 
     def version(self, plugin: str) -> dict[str, str]:
-        """Return the attributes that TensorRT finds a plugin by."""
+        """Return the attributes by which TensorRT finds a plugin: its version and namespace."""
         return {"plugin_version": self.versions[plugin], "plugin_namespace": ""}
 
     def layer(self, index: int, layer: Layer, hidden: ir.Value, attention_type: int, norm_type: int) -> ir.Value:
@@ -272,7 +285,7 @@ class _GraphWriter:
         return self.add(QKV, [qkv, offsets, offsets, longest], name, shape, attributes, domain=PLUGINS)
 
     def activation(self, name: str, function: str, x: ir.Value) -> ir.Value:
-        """Return GELU, in the order that compilers recognise (graph/clean.py), or ReLU."""
+        """Return the result of the activation function on `x`: ReLU, or GELU in the order of clean.plain_gelu."""
         shape = x.shape or ()
         if function == "relu":
             return self.add("Relu", [x], name, shape)
@@ -285,7 +298,7 @@ class _GraphWriter:
         return self.add("Mul", [product, half], name, shape)
 
     def head(self, hidden: ir.Value) -> ir.Value:
-        """Return the logits: the encoder's own head on the first token of each row, in float32."""
+        """Return the logits, float32: the encoder's own head, applied to the first token of each row."""
         size = self.encoder.hidden
         flat = self.add(
             "Reshape", [hidden, self.constant("head.shape", np.array([-1, size]))], "head.tokens", ["tokens", size]

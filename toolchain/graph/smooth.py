@@ -1,13 +1,12 @@
 """SmoothQuant: move outlier channels from activations into weights (Xiao et al., 2023, arXiv 2211.10438).
 
-Linear layers compute `x @ W`. With a factor s for each channel, `x / s` and `s * W` have the same product, and
-quantization with one scale for the whole tensor makes a smaller error on `x / s`. The division costs little in two
-places:
+Linear layers compute `x @ W`. With a factor s for each channel, `x / s` and `s * W` have the same product, but `x / s`
+has a smaller quantization error if the whole tensor has one scale. Dividing x takes little time in two places:
 
-- `x` comes from a LayerNorm: the division goes into the norm's scale and shift. In a post-LayerNorm model the residual
-  reads `x` too, so one Mul restores it there.
-- `x` comes from the activation function of the feed-forward layers: one Mul is added to those of the function. Its
-  outliers are the largest of the model and its weights can take all of them, so there s = amax(x).
+- `x` comes from a LayerNorm: its scale and shift are divided. In a post-LayerNorm model the residual addition reads `x`
+  too, so one Mul by s restores it there.
+- `x` comes from the activation function of the feed-forward layers: a Mul by 1 / s follows the function. These tensors
+  have the largest outliers of the model, and the weights can take all of them, so s = amax(x).
 
 Factors are 2^(k/8) with integer k, so that calibration.json holds them exactly.
 """
@@ -38,9 +37,9 @@ NO_ACTIVATIONS = ("LayerNormalization", "Reshape", "Transpose", "MatMul", "Add",
 
 @dataclass(frozen=True)
 class Fold:
-    """A tensor that can be smoothed, and the linear layers that read it.
+    """A tensor that can be smoothed, with the linear layers that read it.
 
-    `name` is the name of the LayerNorm that computes it, or else of the first linear layer.
+    `name` is the name of the LayerNorm that computes the tensor, or else of the first linear layer that reads it.
     """
 
     name: str
@@ -49,20 +48,20 @@ class Fold:
 
     @property
     def norm(self) -> ir.Node | None:
-        """The LayerNorm that computes the tensor, or None."""
+        """The LayerNorm that computes the tensor, or None if an activation function does."""
         node = self.value.producer()
         return node if node is not None and node.op_type == "LayerNormalization" else None
 
     @property
     def weights(self) -> list[Array]:
-        """The weights of its linear layers, each float32 [hidden, out]."""
+        """The weights of the linear layers that read the tensor, each float32 [hidden, out]."""
         return [array for node in self.linear if (array := constant(node.inputs[1])) is not None]
 
 
 def folds(model: ir.Model) -> list[Fold]:
-    """Return the tensors that can be smoothed, in graph order.
+    """Return the tensors that can be smoothed, in graph order: outputs of LayerNorms and activation functions.
 
-    A tensor is left out if a linear layer that reads it shares its weights with another, as in ALBERT.
+    A tensor cannot be smoothed if a linear layer that reads it shares its weights with another layer, as in ALBERT.
     """
     readers: dict[ir.Value, list[ir.Node]] = {}
     for node in linear_layers(model):
@@ -81,14 +80,14 @@ def folds(model: ir.Model) -> list[Fold]:
 
 
 def exponents(model: ir.Model, amax: dict[str, NDArray[np.float32]], alpha: float) -> Exponents:
-    """Return log2 of s = amax(x)^alpha / amax(W)^(1 - alpha) in eighths for each fold.
+    """Return the factors of each fold as exponents: 8 * log2(s) for s = amax(x)^alpha / amax(W)^(1 - alpha), rounded.
 
     Args:
         model: the graph.
-        amax: the largest |x| of each channel, float32 [hidden], by the fold's name.
-        alpha: the share of the outliers that moves into the weights, 0 to 1; after an activation function it is 1.
+        amax: fold name -> the largest |x| of each channel, float32 [hidden].
+        alpha: the fraction of the outliers that moves into the weights, 0 to 1; after an activation function always 1.
 
-    The geometric mean of s is 1, because a common factor would change no relative error.
+    The factors of a fold have a geometric mean of 1, because a common factor would not change relative errors.
     """
     chosen: Exponents = {}
     for fold in folds(model):
@@ -104,10 +103,12 @@ def exponents(model: ir.Model, amax: dict[str, NDArray[np.float32]], alpha: floa
 
 
 def smooth(model: ir.Model, chosen: Exponents) -> int:
-    """Fold the factors into the graph, in place; return the number of Mul nodes that were added.
+    """Divide tensors and multiply weights by the same factors, in place; return the number of Mul nodes added.
+
+    `chosen` is the result of `exponents`.
 
     Raises:
-        InputError: the graph lacks a fold of this name, or the fold has another number of channels.
+        InputError: the graph lacks a fold in `chosen`, or has one with another number of channels.
     """
     known = {fold.name: fold for fold in folds(model)}
     added = 0
@@ -115,7 +116,8 @@ def smooth(model: ir.Model, chosen: Exponents) -> int:
         fold = known.get(name)
         if fold is None or len(powers) != len(fold.weights[0]):
             raise InputError(
-                f"calibration: smooths {len(powers)} channels of {name}, which this graph lacks. Calibrate it again."
+                f"calibration: it has smoothing factors for {len(powers)} channels of {name}, which this graph lacks. "
+                "Calibrate this graph again."
             )
         factor = np.exp2(np.array(powers, np.float32) / PER_OCTAVE)
         for node in fold.linear:
@@ -125,7 +127,10 @@ def smooth(model: ir.Model, chosen: Exponents) -> int:
 
 
 def _divide_norm(model: ir.Model, fold: Fold, factor: NDArray[np.float32]) -> int:
-    """Divide the LayerNorm's scale and shift; readers other than the linear layers read the output times `factor`."""
+    """Divide the scale and shift of the fold's LayerNorm by `factor`; return the number of Mul nodes added, 0 or 1.
+
+    The Mul restores the tensor for nodes other than the fold's linear layers.
+    """
     assert fold.norm
     for position, value in enumerate(fold.norm.inputs):
         array = constant(value)
@@ -141,7 +146,7 @@ def _divide_norm(model: ir.Model, fold: Fold, factor: NDArray[np.float32]) -> in
 
 
 def _divide(model: ir.Model, fold: Fold, factor: NDArray[np.float32]) -> int:
-    """Divide the tensor by a Mul in front of the linear layers."""
+    """Divide a fold's tensor by `factor` with a Mul before the linear layers; return the number of Mul nodes, 1."""
     divided = _times(model, fold.value, 1 / factor, f"{fold.name}.smooth")
     for node in fold.linear:
         node.replace_input_with(0, divided)
@@ -151,7 +156,7 @@ def _divide(model: ir.Model, fold: Fold, factor: NDArray[np.float32]) -> int:
 
 
 def _replace(model: ir.Model, node: ir.Node, position: int, array: Array) -> None:
-    """Replace the constant at an input of `node`; other readers keep the old constant."""
+    """Replace the constant input of `node` at `position`; other nodes that read it keep the old constant."""
     name = f"{node.name}.smoothed_{('', 'weight', 'bias')[position]}"
     node.replace_input_with(position, add_initializer(model, name, array.astype(np.float32)))
 

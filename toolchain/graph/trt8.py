@@ -1,8 +1,8 @@
-"""A pass that writes a float32 graph, plain or with Q/DQ nodes, in the operators of TensorRT 8.6.
+"""A pass that rewrites a float32 graph, plain or with Q/DQ nodes, for TensorRT 8.6.
 
-TensorRT 8.6 takes opsets up to 17 and scales in float32, and chooses the types itself (FP16 and INT8 are flags of its
-builder). LayerNorm is written as single operators, so that its builder can be told which of them stay in float32: the
-squares and their mean exceed float16.
+TensorRT 8.6 takes opsets up to 17 and float32 scales. It chooses the types itself: FP16 and INT8 are flags of its
+builder. The pass writes LayerNorm as single operators, so that the builder can be told to keep some of them in float32,
+because the squares and their mean exceed float16's range.
 """
 
 from collections.abc import Collection
@@ -23,10 +23,10 @@ NORM_STEPS = (".mean", ".centred", ".square", ".variance", ".stable", ".deviatio
 
 
 def float_nodes(model: ir.Model, beyond: Collection[str]) -> dict[str, bool]:
-    """Return the nodes that TensorRT 8 is told to keep in float32 -> whether they also compute in float32.
+    """Return node name -> whether TensorRT 8 must also compute in float32, for each node whose output must be float32.
 
-    These are the steps of LayerNorms, and all that compute or read a tensor `beyond` float16. A GEMM that reads INT8
-    only has its output in float32.
+    These are the operators of LayerNorms, and the nodes that compute or read a tensor in `beyond`, the names of tensors
+    with values outside float16's range. The value is False for a GEMM of INT8 operands, which computes in INT8.
     """
     kept = reading_or_making(model, beyond) | {node for node in model.graph if str(node.name).endswith(NORM_STEPS)}
     return {
@@ -37,7 +37,7 @@ def float_nodes(model: ir.Model, beyond: Collection[str]) -> dict[str, bool]:
 
 
 def for_trt8(model: ir.Model) -> dict[str, int]:
-    """Rewrite a float32 graph in place; return the number of LayerNorms that were written as single operators."""
+    """Rewrite a float32 graph in place; return {"norms_in_steps": number of LayerNorms written as single operators}."""
     count = 0
     for norm in list(nodes(model, "LayerNormalization")):
         _write_out(model, norm)
@@ -49,7 +49,7 @@ def for_trt8(model: ir.Model) -> dict[str, int]:
 
 
 def _write_out(model: ir.Model, norm: ir.Node) -> None:
-    """Replace a LayerNorm by its formula (ONNX, LayerNormalization-17)."""
+    """Replace a LayerNorm by the single operators of its formula (ONNX, LayerNormalization-17)."""
     x, gamma, beta = (*norm.inputs, None)[:3]
     assert x is not None
     assert gamma is not None
@@ -75,7 +75,11 @@ def _write_out(model: ir.Model, norm: ir.Node) -> None:
 def _step(
     model: ir.Model, norm: ir.Node, op_type: str, inputs: list[ir.Value], ending: str, *, over: int | None = None
 ) -> ir.Value:
-    """Insert one operator before the LayerNorm; return its output. `over` is the axis that a mean is taken over."""
+    """Insert one operator of a LayerNorm's formula before the LayerNorm; return its output.
+
+    The operator's name is the LayerNorm's name with `ending` appended. `over` is the axis of a mean, None for
+    other operators.
+    """
     reduced = over is not None or ending in (".stable", ".deviation")
     # The axes are an input only from opset 18 on.
     attributes: dict[str, int | list[int]] = {} if over is None else {"axes": [over], "keepdims": 1}

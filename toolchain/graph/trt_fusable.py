@@ -1,10 +1,10 @@
-"""A check whether TensorRT can fuse the attention of a typed graph into one kernel, without a plugin.
+"""Checks whether TensorRT can fuse the attention of a typed graph into one kernel, without a plugin.
 
 TensorRT recognises one pattern: a GEMM of Q and K that are already scaled, at most one addition of a mask, softmax, and
 the GEMM with V, in float16, bfloat16 or INT8, at head sizes that it has kernels for. With any other node in between it
 runs the operators one by one, without a warning. The conditions are those that NVIDIA documents (TensorRT
-documentation, "Fused Attention"). A graph that meets them all may still not be fused; the layers of the
-engine show it.
+documentation, "Fused Attention"). TensorRT may still not fuse a graph that meets them all; the layers of the
+engine show whether it did.
 """
 
 from collections.abc import Iterator
@@ -49,10 +49,10 @@ class AttentionBlock:
 
 
 def attention_faults(model: ir.Model, *, max_length: int) -> list[str]:
-    """Return the reasons why TensorRT would not fuse the attention of this graph; none if the conditions are met.
+    """Return the reasons why TensorRT would not fuse the attention of this graph; empty if the conditions are met.
 
-    Scaling that is folded into weights cannot be distinguished from missing scaling, so only scaling in the wrong place
-    is reported.
+    Missing scaling is not reported, because it looks like scaling that is folded into weights. Scaling after the first
+    GEMM is reported.
     """
     gemms = _gemms_of_activations(model)
     if not gemms:
@@ -61,7 +61,11 @@ def attention_faults(model: ir.Model, *, max_length: int) -> list[str]:
         return ["float32 GEMMs are not fused: build with --precision fp16 or int8"]
     blocks = attention_blocks(model)
     found = {node for block in blocks for node in (block.first, block.second)}
-    faults = [f"{node.name}: not part of GEMM, softmax, GEMM" for node in gemms if node not in found]
+    faults = [
+        f"{node.name}: not part of an attention, which is a GEMM, a softmax and a GEMM"
+        for node in gemms
+        if node not in found
+    ]
     for block in blocks:
         reasons = [*_type_faults(block), *_size_faults(block, max_length), *_pattern_faults(block), *_qdq_faults(block)]
         faults += [f"{block.first.name}: {reason}" for reason in reasons]
@@ -69,7 +73,7 @@ def attention_faults(model: ir.Model, *, max_length: int) -> list[str]:
 
 
 def attention_blocks(model: ir.Model) -> list[AttentionBlock]:
-    """Return the attentions of a graph in graph order: a GEMM, a softmax and a GEMM with few nodes in between."""
+    """Return the attentions of a graph in graph order: each is a GEMM, a softmax and a GEMM, with few nodes between."""
     gemms, found = _gemms_of_activations(model), []
     for softmax in nodes(model, "Softmax"):
         above = _path(softmax, gemms, up=True, depth=DEPTH)
@@ -84,7 +88,10 @@ def _gemms_of_activations(model: ir.Model) -> list[ir.Node]:
 
 
 def _path(node: ir.Node, gemms: list[ir.Node], *, up: bool, depth: int) -> list[ir.Node] | None:
-    """Return the nodes from here to the nearest GEMM above or below, which comes last; None if it is too far away."""
+    """Return the path from `node` (excluded) to the nearest of `gemms`; None if more than `depth` nodes are between.
+
+    If `up`, the path follows inputs, otherwise outputs. It never crosses another MatMul or a Softmax.
+    """
     if up:
         nearby = [value.producer() for value in node.inputs if value is not None]
     else:
@@ -118,23 +125,23 @@ def _size_faults(block: AttentionBlock, max_length: int) -> Iterator[str]:
         elif size not in HALF_HEADS:
             yield f"head size {size} of {name}: it must be a multiple of 8 from 16 to 256"
     if int8 and max_length > INT8_LENGTH:
-        yield f"length {max_length}: in INT8 at most {INT8_LENGTH} tokens"
+        yield f"length {max_length}: attention in INT8 is fused only up to {INT8_LENGTH} tokens"
 
 
 def _pattern_faults(block: AttentionBlock) -> Iterator[str]:
     additions = [node for node in block.before if node.op_type == "Add"]
     if len(additions) > 1:
-        yield f"{len(additions)} additions before softmax, and only that of the mask is expected"
+        yield f"{len(additions)} additions before softmax; only the addition of the mask is expected"
     for node in block.before:
         if node.op_type in {"Mul", "Div"}:
             yield f"{node.name} scales after the first GEMM; Q or K must be scaled before it"
         elif node.op_type not in {"Add", "Cast"}:
-            yield f"{node.name} ({node.op_type}) stands between the first GEMM and softmax"
+            yield f"{node.name} ({node.op_type}) is between the first GEMM and softmax; only a mask may be added there"
     for node in block.after:
         if node.op_type not in QDQ | {"Cast"}:
-            yield f"{node.name} ({node.op_type}) stands between softmax and the second GEMM"
+            yield f"{node.name} ({node.op_type}) is between softmax and the second GEMM; no operator may be there"
     if any(_is_dequantized(value) for node in additions for value in node.inputs):
-        yield "the mask's addition reads INT8"
+        yield "the addition of the mask reads a tensor dequantized from INT8"
 
 
 def _qdq_faults(block: AttentionBlock) -> Iterator[str]:
@@ -142,9 +149,9 @@ def _qdq_faults(block: AttentionBlock) -> Iterator[str]:
         return
     for name, value in block.inputs.items():
         if not _is_dequantized(value):
-            yield f"INT8 without Q/DQ on {name}"
+            yield f"the attention is in INT8, but {name} has no Q/DQ nodes"
     if not _is_quantized_later(block.second.outputs[0]):
-        yield "INT8 without Q/DQ on the output of the second GEMM"
+        yield "the attention is in INT8, but the output of the second GEMM has no Q/DQ nodes"
 
 
 def _uses_int8(block: AttentionBlock) -> bool:
@@ -156,7 +163,7 @@ def _is_fast(value: ir.Value | None) -> bool:
 
 
 def _is_linear(node: ir.Node) -> bool:
-    """Return whether a GEMM reads a quantized constant, so that it is a linear layer."""
+    """Return whether the second input of a GEMM is a quantized constant, so that it is a linear layer."""
     source = _source(node.inputs[1])
     return source is not None and source.op_type == "DequantizeLinear" and constant(source.inputs[0]) is not None
 
@@ -168,7 +175,7 @@ def _is_dequantized(value: ir.Value | None) -> bool:
 
 
 def _source(value: ir.Value | None) -> ir.Node | None:
-    """Return the node that computes a value, behind nodes that only move or convert it."""
+    """Return the node that computes a value, skipping nodes that only move or convert it (MOVES)."""
     node = value.producer() if value is not None else None
     while node is not None and node.op_type in MOVES:
         value = node.inputs[0]
