@@ -105,12 +105,16 @@ def test_residual_additions_stay_in_float16_whatever_the_calibration_chose_for_i
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--target", "t4"], 4, "--target sm75: compute capability 7.5 has no FP8, which needs 8.9 (Ada) or later."),
+        (
+            ["--target", "t4"],
+            4,
+            "--target sm75: compute capability 7.5 has no FP8 GEMMs, which need 8.9 (Ada) or later.",
+        ),
         (["--target", "t4", "--backend", "ort"], 4, "--target sm75: compute capability 7.5 has no FP8"),
-        (["--target", "l4", "--backend", "ort"], 2, "--target l4: only with --backend trt-rtx. Add it."),
+        (["--target", "l4", "--backend", "ort"], 2, "--target l4: only TensorRT-RTX builds for other GPUs"),
         (["--target", "l4,a10"], 4, "--target sm86: compute capability 8.6 has no FP8"),
-        (["--attention", "plugin", "--backend", "trt"], 2, "--attention plugin: its plugins compute FP16 or INT8."),
-        (["--residual", "int8"], 2, "--residual int8: not in FP8. Give --residual float16"),
+        (["--attention", "plugin", "--backend", "trt"], 2, "--attention plugin: the plugins compute in FP16 or INT8"),
+        (["--residual", "int8"], 2, "--residual int8: it cannot be used with --precision fp8. Give --residual float16"),
     ],
 )
 def test_what_has_no_fp8_is_refused_before_any_work(fp8_bundle, options, code, message, capsys):

@@ -1,8 +1,8 @@
-"""`--calib-method auto`: the smoothing and the range method whose INT8 or FP8 logits are nearest to FP32.
+"""`--calib-method auto`: chooses the smoothing and the range method whose INT8 or FP8 logits are nearest to FP32.
 
-Each combination is built in memory as the graph for TensorRT, and its logits are compared with the FP32 logits on the
-hold-out rows. A combination that can no longer be the nearest is not run on the remaining rows. Labels are not read,
-and validation rows are never used.
+Each combination of smoothing and range method is built in memory as the graph for TensorRT, and its logits are compared
+with the FP32 logits on the hold-out rows. A combination that can no longer be the nearest is not run on the remaining
+rows. Labels are not read, and validation rows are never used.
 """
 
 import math
@@ -33,7 +33,10 @@ CANDIDATES = ("percentile-99.999", "minmax", "entropy", "mse", "percentile")
 
 @dataclass(frozen=True)
 class Trial:
-    """One combination and its distance from FP32, over a number of hold-out rows."""
+    """One combination of range method and smoothing, and the distance of its logits from FP32 on `rows` hold-out rows.
+
+    `alpha` is the strength of the smoothing (graph/smooth.py), None without smoothing.
+    """
 
     method: str
     alpha: float | None
@@ -41,13 +44,13 @@ class Trial:
     rows: int
 
     def to_json(self) -> TrialRecord:
-        """Return the record that calibration.json holds."""
+        """Return the trial as calibration.json stores it."""
         return {"method": self.method, "smooth": self.alpha, "rows": self.rows, **self.distance.to_json()}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The ranges and the smoothing of the best combination, and every trial, nearest to FP32 first."""
+    """The result of `choose`: ranges and smoothing of the best combination, and all trials, nearest to FP32 first."""
 
     ranges: Ranges
     smoothing: Exponents
@@ -67,14 +70,14 @@ def choose(
     scheme: QdqScheme = TENSORRT,
     alpha: float | None = None,
 ) -> Choice:
-    """Return the combination that is nearest to FP32 on the hold-out rows.
+    """Return the combination of smoothing and range method that is nearest to FP32 on the hold-out rows.
 
     Args:
         model: the FP32 graph.
-        calibration: the rows that ranges are made from.
+        calibration: the rows that ranges are measured on.
         holdout: other rows, for the comparison.
-        scheme: the number type of the graph.
-        alpha: if given, the only smoothing to try.
+        scheme: the types of the quantized graph, INT8 or FP8.
+        alpha: strength of the smoothing; if given, no other is tried.
     """
     amax = channel_amax(model, calibration)
     alphas = (alpha,) if alpha is not None else ALPHAS if amax else (None,)
@@ -100,7 +103,7 @@ def choose(
 
 
 def smoothed(model: ir.Model, powers: Exponents) -> ir.Model:
-    """Return a copy of the float graph with these smoothing factors folded in. It shares the other weights."""
+    """Return a copy of the float graph, smoothed by the factors `powers`. Unchanged weights are shared, not copied."""
     read_weights(model)
     made = model.clone()
     smooth(made, powers)

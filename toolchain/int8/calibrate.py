@@ -1,6 +1,7 @@
-"""Calibration: one pass of the float graph over the calibration rows, and the files that keep its ranges.
+"""Calibration: one pass of the float graph over the calibration rows, and the files that store its ranges.
 
-Rows are batched by equal length, so nothing is padded, and memory does not grow with the number of rows.
+A batch has rows of equal length, so nothing is padded. Values are counted in histograms, so memory does not grow with
+the number of rows.
 """
 
 import json
@@ -34,7 +35,11 @@ MAX_SLOTS = 512
 
 @dataclass(frozen=True)
 class Calibration:
-    """The content of a calibration.json: the ranges, the smoothing of the graph that has them, and their origin."""
+    """The content of a calibration.json.
+
+    `ranges` are the calibration ranges of the graph after smoothing with the exponents `smoothing`. `about` has the
+    other keys, which say how the ranges were made.
+    """
 
     ranges: Ranges
     smoothing: Exponents
@@ -42,7 +47,7 @@ class Calibration:
 
 
 def collect(model: ir.Model, tokens: Tokens, *, where: str = "model.onnx") -> dict[str, Histogram]:
-    """Run the graph over every row; return a histogram of |x| for each tensor that is quantized, by its name.
+    """Run the graph over every row; return name -> histogram of |x|, for each tensor that will be quantized.
 
     Raises:
         InputError: an activation is not finite. The message begins with `where`.
@@ -56,13 +61,13 @@ def collect(model: ir.Model, tokens: Tokens, *, where: str = "model.onnx") -> di
                     job.result()
                 except ValueError as error:
                     raise InputError(
-                        f"{where}: {name}: {error}. The checkpoint computes infinity or NaN; get it again."
+                        f"{where}: {name}: {error}. The checkpoint computes infinity or NaN. Get the checkpoint again."
                     ) from None
     return histograms
 
 
 def channel_amax(model: ir.Model, tokens: Tokens) -> dict[str, NDArray[np.float32]]:
-    """Return the largest |x| of each channel of each tensor that can be smoothed: fold name -> float32 [hidden]."""
+    """Return the largest |x| of each channel, float32 [hidden], by fold name, for each tensor that can be smoothed."""
     names = {fold.name: str(fold.value.name) for fold in folds(model)}
     found: dict[str, NDArray[np.float32]] = {}
     for values in stream_activations(model, list(names.values()), tokens):
@@ -75,7 +80,7 @@ def channel_amax(model: ir.Model, tokens: Tokens) -> dict[str, NDArray[np.float3
 def stream_activations(
     model: ir.Model, names: list[str], tokens: Tokens, *, text: str = "calibrating"
 ) -> Iterator[dict[str, Array]]:
-    """Yield the named tensors of each batch of rows, as ONNX Runtime computes them on the CPU.
+    """Yield tensor name -> array for each batch of rows, as ONNX Runtime computes the tensors on the CPU.
 
     A batch holds rows of one length, so nothing is padded. `text` labels the progress bar.
 
@@ -93,21 +98,22 @@ def stream_activations(
 
 
 def calibrate(model: ir.Model, tokens: Tokens, *, method: str, where: str = "model.onnx") -> Ranges:
-    """Return the calibration range of each tensor that is quantized, by the range method `method`.
+    """Return name -> calibration range, by the range method `method`, for each tensor that will be quantized.
 
     Raises:
         InputError: there are no rows, or an activation is not finite.
     """
     if not len(tokens):
-        raise InputError("calibration: no rows. Give a train split with at least one row.")
+        raise InputError("calibration: there are no rows. Give a train split with at least one row.")
     return {name: histogram.range(method) for name, histogram in collect(model, tokens, where=where).items()}
 
 
 def write_calibration(folder: Path, calibration: Calibration) -> None:
     """Write calibration.json and calibration.cache to `folder`.
 
-    Both keep the measured amax: the cache holds amax / 127 as float32. calibration.json also states the scale that
-    model.int8.onnx holds, which is rounded to float16. The exponents of each fold become one line of integers.
+    calibration.json has the measured amax of each tensor, and the scale in model.int8.onnx, which is rounded to
+    float16. The cache has the scale amax / 127, unrounded, as float32. The smoothing exponents of a fold are one
+    string.
     """
     ranges, smoothing = calibration.ranges, calibration.smoothing
     record: CalibrationRecord = {
@@ -124,7 +130,7 @@ def write_calibration(folder: Path, calibration: Calibration) -> None:
 
 
 def read_calibration(file: Path) -> Calibration:
-    """Read a calibration.json. Files of earlier versions lack `scale`, which is not read: it follows from amax.
+    """Read a calibration.json. The key `scale` of a range is ignored, because the scale follows from amax.
 
     Raises:
         InputError: the file is missing or not JSON, a range is not finite or not above zero, or a smoothing exponent
@@ -136,14 +142,14 @@ def read_calibration(file: Path) -> Calibration:
         smoothing = {name: [int(power) for power in text.split()] for name, text in about.pop("smoothing", {}).items()}
         for key in ("keep", "row_sha256", "chosen_sha256"):
             if not all(isinstance(entry, str) for entry in about.get(key, [])):
-                raise TypeError(f"{key} is not a list of texts")
+                raise TypeError(f"{key} is not a list of strings")
     except OSError as error:
-        raise InputError(f"{file}: {error.strerror}. Give a calibration.json.") from None
+        raise InputError(f"{file}: {error.strerror}. Give the path of a calibration.json.") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         advice = "Give a calibration.json that `toolchain calibrate` made."
-        raise InputError(f"{file}: not a calibration ({error}). {advice}") from None
+        raise InputError(f"{file}: the file is not a calibration ({error}). {advice}") from None
     if any(abs(power) > MAX_EXPONENT for powers in smoothing.values() for power in powers):
-        raise InputError(f"{file}: smooths by more than {MAX_EXPONENT} eighths of an octave. Calibrate again.")
+        raise InputError(f"{file}: a smoothing exponent is outside -{MAX_EXPONENT} to {MAX_EXPONENT}. Calibrate again.")
     return Calibration(
         {name: range_from_json(name, value, where=str(file)) for name, value in entries}, smoothing, about
     )

@@ -1,4 +1,4 @@
-"""INT8 coverage: the GEMMs that are in integers, by the graph and by what a runtime makes of it on this CPU."""
+"""INT8 coverage: which GEMMs run in integers, according to a graph and to the way a runtime executes it on this CPU."""
 
 import tempfile
 from collections import Counter
@@ -30,7 +30,7 @@ INTEGER_GEMMS = {
 # Operators that compute one or more GEMMs in floating point.
 FLOAT_GEMMS = {"MatMul", "FusedMatMul", "Attention", "MultiHeadAttention"}
 
-NO_KERNEL = "ONNX Runtime has no integer kernel for it on this CPU, which needs a uint8 left input"
+NO_KERNEL = "ONNX Runtime has no integer kernel for it on this CPU: such kernels need a uint8 left input"
 
 # Why no runtime computes a GEMM of an FP8 graph in FP8 on a CPU.
 FP8_ON_A_CPU = "no CPU has kernels for FP8"
@@ -47,11 +47,11 @@ CONVERSIONS = {
 
 @dataclass(frozen=True)
 class Coverage:
-    """Whether one GEMM of a Q/DQ graph is in integers.
+    """Whether one GEMM of a Q/DQ graph can run in integers.
 
-    `integers`: both inputs come from DequantizeLinear, so a runtime may compute in integers. `tensorrt`: both inputs
-    are also int8 with zero point 0, or FP8, as TensorRT needs. `reason` says why one of the two is false; None if both
-    hold.
+    `integers`: whether both inputs come from DequantizeLinear, so that a runtime may compute in integers. `tensorrt`:
+    whether they are also int8 with zero point 0, or FP8, as TensorRT needs. `reason`: why one of the two is false; None
+    if both are true.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Coverage:
     reason: str | None
 
     def to_json(self) -> CoverageRecord:
-        """Return the record that `explain` prints."""
+        """Return the coverage as `toolchain explain --json` prints it."""
         return {
             "name": self.name,
             "kind": self.kind,
@@ -73,10 +73,11 @@ class Coverage:
 
 @dataclass(frozen=True)
 class OnThisCpu:
-    """What a runtime makes of a graph on this CPU.
+    """How a runtime executes a graph on this CPU.
 
-    `in_float`: names of GEMMs, or of their outputs, that it computes in floating point. `conversions`: number of its
-    nodes that only convert or move numbers, by kind. `why`: why it computes a quantized GEMM in floating point.
+    `in_float`: names of the GEMMs that the runtime computes in floating point, or names of their outputs.
+    `conversions`: kind -> number of nodes that only convert or move numbers. `why`: why a quantized GEMM runs in
+    floating point.
     """
 
     in_float: frozenset[str]
@@ -85,10 +86,10 @@ class OnThisCpu:
 
 
 def on_this_cpu(file: Path, backend: str) -> OnThisCpu:
-    """Return what ONNX Runtime (`ort`) or OpenVINO (`openvino`) makes of a graph on this CPU.
+    """Return how ONNX Runtime (`ort`) or OpenVINO (`openvino`) executes a graph on this CPU.
 
-    ONNX Runtime renames and fuses nodes: a GEMM is in float if a float node has its name or makes its output. For
-    OpenVINO, see `float_gemms`; a GEMM that is not quantized is not among them.
+    ONNX Runtime renames and fuses nodes, so a GEMM is in floating point if a float node of the optimised graph has its
+    name or computes its output. For OpenVINO, `in_float` has quantized GEMMs only (see `float_gemms`).
 
     Raises:
         InputError: the graph cannot be loaded.
@@ -98,7 +99,9 @@ def on_this_cpu(file: Path, backend: str) -> OnThisCpu:
         compiled = compile_graph(file)
         kinds = Counter(KINDS[one.type] for one in kernels_of(compiled) if one.type in KINDS)
         return OnThisCpu(
-            frozenset(float_gemms(compiled, graph.load(file))), dict(kinds), "OpenVINO computes it in float here"
+            frozenset(float_gemms(compiled, graph.load(file))),
+            dict(kinds),
+            "OpenVINO computes it in float32 on this CPU",
         )
     model = optimised(file)
     floats = [node for node in model.graph if node.op_type in FLOAT_GEMMS]
@@ -107,7 +110,7 @@ def on_this_cpu(file: Path, backend: str) -> OnThisCpu:
 
 
 def cover(model: ir.Model) -> list[Coverage]:
-    """Return the coverage of each GEMM of a graph, in graph order."""
+    """Return the INT8 coverage of each GEMM of a graph, in graph order."""
     return [_cover(node) for node in graph.nodes(model, "MatMul", "Gemm", *sorted(INTEGER_GEMMS))]
 
 
@@ -121,12 +124,12 @@ def _cover(node: ir.Node) -> Coverage:
     reasons = [reason for integers, reason in sides if reason]
     integers = all(integers for integers, _ in sides)
     if kind == "head" and not integers:
-        reasons = ["the classification head, one vector per row: it stays in float on purpose"]
+        reasons = ["it is the classification head, which reads one vector per row and stays in float on purpose"]
     return Coverage(name, kind, integers, integers and not reasons, "; ".join(reasons) or None)
 
 
 def _side(value: ir.Value | None, side: str) -> tuple[bool, str | None]:
-    """Return whether an input is dequantized, and why TensorRT does not take it, or None."""
+    """Return whether an input of a GEMM is dequantized, and why TensorRT does not accept it (None if it does)."""
     source = value.producer() if value is not None else None
     # A Transpose or Reshape between Q/DQ and the GEMM changes no number.
     while source is not None and source.op_type in ("Transpose", "Reshape"):
@@ -136,14 +139,17 @@ def _side(value: ir.Value | None, side: str) -> tuple[bool, str | None]:
         return False, f"its {side} input is float, without Q/DQ before it"
     zero = constant(source.inputs[2]) if len(source.inputs) > 2 else None
     if zero is not None and str(zero.dtype) not in ("int8", "float8_e4m3fn"):
-        return True, f"its {side} input is {zero.dtype}: TensorRT takes int8 and FP8 only"
+        return True, f"its {side} input is {zero.dtype}: TensorRT accepts int8 and FP8 only"
     if zero is not None and zero.astype("float32").any():
         return True, f"its {side} input has a zero point other than 0"
     return True, None
 
 
 def constant_behind(value: ir.Value | None) -> Array | None:
-    """Return the constant that a value is, is dequantized from, or is a view of; None if it depends on the inputs."""
+    """Return the constant that a value comes from, directly or after DequantizeLinear, Transpose or Reshape nodes.
+
+    Return None if the value depends on the inputs of the graph.
+    """
     source = value.producer() if value is not None else None
     while source is not None and source.op_type in ("Transpose", "Reshape", "DequantizeLinear"):
         value = source.inputs[0]
@@ -152,7 +158,7 @@ def constant_behind(value: ir.Value | None) -> Array | None:
 
 
 def optimised(model: Path) -> ir.Model:
-    """Return the graph as ONNX Runtime rewrites it for this CPU."""
+    """Return the graph as ONNX Runtime optimises it for this CPU."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "optimised.onnx"
         open_session(model, optimised=file)
@@ -160,7 +166,7 @@ def optimised(model: Path) -> ir.Model:
 
 
 def integer_coverage(model: Path) -> GemmTypes:
-    """Return the numbers of integer and of float GEMMs in the optimised graph, without the head's Gemm."""
+    """Return the numbers of integer and of float GEMMs that ONNX Runtime runs here, without the Gemm of the head."""
     types = [node.op_type for node in optimised(model).graph]
     return {
         "integer": sum(kind in INTEGER_GEMMS for kind in types),
@@ -169,5 +175,5 @@ def integer_coverage(model: Path) -> GemmTypes:
 
 
 def conversions(model: ir.Model) -> dict[str, int]:
-    """Return the number of nodes that only convert or move numbers, by kind."""
+    """Return kind -> number of nodes that only convert or move numbers (see CONVERSIONS)."""
     return dict(Counter(CONVERSIONS[node.op_type] for node in model.graph if node.op_type in CONVERSIONS))

@@ -1,7 +1,8 @@
-"""Hold-out rows: train rows that calibration did not see, on which methods and layers are chosen.
+"""Hold-out rows: train rows that calibration did not see. Range methods and layers to quantize are chosen on them.
 
-Few rows that a model was trained on lie near its decision boundary, and only those can change their label. So half of
-the hold-out rows are those of a larger pool with the smallest margin, and the others are random. Labels are not read.
+Few of the rows that a model was trained on lie near its decision boundary, and only those can change their label. So
+half of the hold-out rows are the rows with the smallest margins in a larger pool. The other half is random. Labels are
+not read.
 """
 
 import math
@@ -31,7 +32,10 @@ SAFETY = 2.0
 
 @dataclass(frozen=True)
 class Holdout:
-    """Hold-out rows, their FP32 logits, float32 [rows, classes], the number of rows in the pool, and the head."""
+    """Hold-out rows with their FP32 logits, float32 [rows, classes].
+
+    `pool` is the number of rows that they were chosen from.
+    """
 
     tokens: Tokens
     reference: Logits
@@ -43,12 +47,12 @@ class Holdout:
         return self.distance_below(model, math.inf)[0]
 
     def distance_below(self, model: ir.Model, limit: float) -> tuple[Distance, int]:
-        """Return the distance of a graph, and the number of rows that it is the distance over.
+        """Return the distance of a graph's logits from the FP32 logits, and the number of rows that were evaluated.
 
-        These are all rows, or only the first batches if no errors of the remaining rows could bring the rank over all
-        rows down to `limit`. KL divergence and squared difference of a row are never negative, so with k of n rows
-        seen, the rank over all is at least sqrt(k / n) of the rank over those k. The shortest rows come first, because
-        their errors are about as large as those of long rows, which take more time.
+        The evaluation ends early, after a batch, if the rank over all rows will exceed `limit` whatever the remaining
+        rows give. KL divergence and squared difference of a row are never negative. So after k of n rows, the rank over
+        all rows is at least sqrt(k / n) times the rank over these k. The shortest rows are evaluated first: they take
+        the least time, and their errors are about as large as those of long rows.
         """
         logits, count = np.zeros_like(self.reference), len(self.tokens)
         seen = np.empty(0, np.int64)
@@ -64,7 +68,7 @@ class Holdout:
         return self.head.distance(self.reference, logits), count
 
     def sample(self, rows: int) -> "Holdout":
-        """Return about `rows` of these rows, evenly spaced, as rows of a pool that is smaller by the same factor."""
+        """Return about `rows` of these rows, evenly spaced. The number `pool` shrinks by the same factor."""
         kept = np.arange(0, len(self.tokens), max(1, len(self.tokens) // rows))
         pool = self.pool * len(kept) // len(self.tokens)
         return Holdout(self.tokens.take(kept), self.reference[kept], pool, self.head)
@@ -72,9 +76,9 @@ class Holdout:
     def expected_drop(self, found: Distance) -> float:
         """Return the expected drop of the task's metric, in points (1/100). It is an estimate, not a bound.
 
-        For labels: what changed in the pool (`Head.change`), times SAFETY; rows of the pool that were not evaluated
-        count as unchanged, as nearly all of them are. For a regression: the loss of correlation by independent noise,
-        half the noise's share of the variance.
+        For labels: the change on these rows (`Head.change`), spread over the whole pool, times SAFETY. The other rows
+        of the pool count as unchanged, as nearly all of them are. For a regression: the loss of correlation by
+        independent noise, which is half the ratio of the noise's variance to the variance of the predictions.
         """
         if found.changed is None:
             return float(50 * found.rms**2 / max(float(self.reference.var()), 1e-12))
@@ -82,9 +86,9 @@ class Holdout:
 
 
 def choose_holdout(model: ir.Model, pool: Tokens, *, head: Head, seed: int) -> Holdout:
-    """Return ROWS rows of the pool, chosen by the logits of the FP32 graph.
+    """Return ROWS rows of the pool as hold-out rows, with the logits of the FP32 graph `model`.
 
-    For a head with labels, half of the rows have the smallest margins.
+    For a head with labels, half of the rows are those with the smallest margins, and the others are random.
     """
     made = model.clone()
     first_token(made)

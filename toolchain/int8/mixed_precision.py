@@ -1,15 +1,17 @@
-"""Mixed precision: the search for the GEMMs to exclude from INT8, few and cheap, so that the drop stays within a limit.
+"""Mixed precision: the search for GEMMs to exclude from INT8, so that the drop of the metric stays within a limit.
+
+The search looks for few GEMMs with little work:
 
 1. One pass measures every GEMM's noise at its own output (sensitivity.py).
-2. For the noisiest GEMMs, the logits are computed with that GEMM alone in INT8, on a sample of the rows: they give an
-   order only.
-3. GEMMs are excluded in order of effect per multiply-accumulate: their number doubles until the drop is within the
-   limit, is halved down to the smallest that is enough, and each GEMM that is not needed goes back to INT8.
+2. For each of the noisiest GEMMs, the logits are computed with that GEMM alone in INT8, on a sample of the rows. The
+   errors of these logits only order the GEMMs.
+3. GEMMs are excluded in the order of effect per multiply-accumulate. Their number doubles until the drop is within the
+   limit. A bisection then finds the smallest number that is enough. At last, each GEMM that need not be excluded
+   returns to INT8.
+4. If the drop stays within the limit with residual additions in INT8 too, the result says so.
 
-4. If the residual additions may read INT8 too within the limit, the result says so.
-
-All of it uses hold-out rows (holdout.py). Whether the result stays within the drop on validation rows is tested by the
-gate (diagnose/gate.py).
+All steps use hold-out rows (holdout.py). The gate (diagnose/gate.py) tests whether the drop on validation rows is
+within the limit.
 """
 
 import functools
@@ -48,9 +50,10 @@ EXACT_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Exclusion:
-    """GEMMs excluded from INT8, their share of the work, and the distance of the logits from FP32 then.
+    """A set of GEMMs excluded from INT8 (`keep`), and the distance of the logits from FP32 with this set.
 
-    `macs` is the share of all multiply-accumulates, 0 to 1; `expected_drop_points` is in points (1/100).
+    `macs` is the fraction of all multiply-accumulates that these GEMMs perform, 0 to 1. `expected_drop_points` is the
+    expected drop of the task's metric, in points (1/100).
     """
 
     keep: tuple[str, ...]
@@ -59,7 +62,7 @@ class Exclusion:
     expected_drop_points: float
 
     def to_json(self) -> KeptRecord:
-        """Return the record that calibration.json and tune.json hold."""
+        """Return the exclusion as calibration.json and tune.json store it."""
         return {
             "keep": list(self.keep),
             "macs": self.macs,
@@ -70,9 +73,10 @@ class Exclusion:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The best exclusion, whether it stays within the limit, and the measurements that led to it.
+    """The result of a search: the best exclusion, and the measurements that led to it.
 
-    `residual` is the same exclusion with residual additions in INT8; None if that exceeds the limit or was not tried.
+    `enough`: whether the expected drop of `best` is within the limit. `residual`: `best` with residual additions in
+    INT8; None if its drop exceeds the limit, or if it was not tried. `evaluations`: number of graphs evaluated.
     """
 
     best: Exclusion
@@ -85,10 +89,10 @@ class SearchResult:
 
 @dataclass
 class Search:
-    """One search. `model` is the float graph that `ranges` were made from.
+    """A search for GEMMs to exclude from INT8. `model` is the float graph that `ranges` were measured on.
 
-    `budget` is the largest number of graphs to evaluate. `memory` holds the evaluations of an earlier search and
-    receives new ones; `save` is called after each.
+    `budget` is the largest number of graphs to evaluate. `memory` has the evaluations of an earlier search, which are
+    not repeated, and receives the new ones. `save` is called after each new one.
     """
 
     model: ir.Model
@@ -102,9 +106,10 @@ class Search:
     _advance: Callable[[], None] = field(default_factory=lambda: lambda: None, init=False)  # moves the progress bar
 
     def run(self, *, max_drop: float, most_macs: float = 1.0) -> SearchResult:
-        """Return the smallest exclusion whose expected drop is at most `max_drop` points.
+        """Search for the smallest exclusion whose expected drop is at most `max_drop` points.
 
-        It takes at most `most_macs` of the work out of INT8. If no exclusion is enough, return the nearest to FP32.
+        It excludes at most the fraction `most_macs` of all multiply-accumulates. If no exclusion is enough, the best
+        one is the nearest to FP32.
         """
         with bar(self.budget, "tuning") as self._advance:
             gemms = self._noise()
@@ -125,12 +130,12 @@ class Search:
         return SearchResult(best, bool(passing), residual, gemms, tried, len(self.evaluated))
 
     def residual(self, keep: Iterable[str], *, max_drop: float) -> Exclusion | None:
-        """Return the exclusion of `keep` with residual additions in INT8, or None if its expected drop is larger."""
+        """Return the exclusion of `keep` with residual additions in INT8; None if its drop would exceed `max_drop`."""
         found = self._exclude(keep, residual=True)
         return found if found.expected_drop_points <= max_drop else None
 
     def _grow(self, names: list[str], max_drop: float) -> Iterator[Exclusion]:
-        """Yield the exclusions that are tried: prefixes of `names` that double, then halve; then without one each."""
+        """Yield the exclusions that step 3 of the search tries (see the module). `names` are the GEMMs, in order."""
 
         def enough(one: Exclusion) -> bool:
             return one.expected_drop_points <= max_drop
@@ -174,7 +179,7 @@ class Search:
 
     @functools.cached_property
     def _pruned(self) -> ir.Model:
-        """The float graph, which computes the last layer for the first token only."""
+        """A copy of the float graph that computes the last layer for the first token only."""
         model = self.model.clone()
         first_token(model)
         return model
@@ -187,7 +192,7 @@ class Search:
         return Exclusion(tuple(kept), macs, found, self.holdout.expected_drop(found))
 
     def _distance(self, key: str, keep: Iterable[str], holdout: Holdout, *, residual: bool = False) -> Distance:
-        """Return the distance from FP32 of the graph with `keep` excluded; `key` names it in `memory`."""
+        """Return the distance from FP32 of the graph with `keep` excluded; `memory` stores it under `key`."""
         done = self.memory.setdefault("evaluations", {})
         if key not in done:
             model = self._pruned.clone()
@@ -200,7 +205,10 @@ class Search:
 
 
 def _ordered(gemms: list[Sensitivity]) -> list[str]:
-    """Return names, largest effect per work first; GEMMs without a measured effect last, noisiest first."""
+    """Return the names of GEMMs in the order to exclude them: largest effect per work first.
+
+    GEMMs without a measured effect come last, the noisiest of them first.
+    """
     measured = [gemm for gemm in gemms if gemm.effect is not None]
     others = [gemm for gemm in gemms if gemm.effect is None]
     measured.sort(key=lambda gemm: -(float(gemm.effect or 0) ** 2) / gemm.macs)
@@ -212,7 +220,7 @@ def _rank(one: Exclusion) -> float:
 
 
 def _within(names: list[str], macs: dict[str, float], most: float) -> list[str]:
-    """Return the names, in order, whose work adds up to at most `most`; a name that does not fit is left out."""
+    """Return names, in order, whose fractions `macs` add up to at most `most`; skip a name that would exceed it."""
     kept, total = [], 0.0
     for name in names:
         if total + macs[name] <= most:

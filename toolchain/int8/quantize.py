@@ -1,8 +1,8 @@
 """Quantization: Q/DQ nodes around the GEMMs of a float graph, for TensorRT or for ONNX Runtime on a CPU.
 
-All graphs come from the same calibration ranges. Quantized are the inputs of every linear layer in the encoder and
-of both attention GEMMs, and the weights of the linear layers. Embeddings, the addition of the mask, LayerNorm and the
-classification head stay in floating point.
+The graphs of all runtimes use the same calibration ranges. The quantizer quantizes the inputs of all linear layers in
+the encoder and of both attention GEMMs, and the weights of the linear layers. Embeddings, the addition of the mask,
+LayerNorm and the classification head stay in floating point.
 """
 
 from collections.abc import Collection
@@ -28,9 +28,9 @@ PROBABILITIES = Range(amax=1.0, low=0.0, high=1.0)
 
 @dataclass(frozen=True)
 class QdqScheme:
-    """The runtime that a graph is for, and the types of a GEMM's inputs.
+    """The runtime that a quantized graph is for, and the types of a GEMM's inputs.
 
-    Both have the number type `precision`, but the left one is uint8 if `unsigned_left`.
+    Both inputs have the number type `precision`, except that the left one is uint8 if `unsigned_left`.
     """
 
     name: Literal["tensorrt", "cpu"]
@@ -39,7 +39,7 @@ class QdqScheme:
 
     @property
     def for_tensorrt(self) -> bool:
-        """Whether the graph is for TensorRT, so that it is typed as float16 and INT8 or FP8."""
+        """Whether the graph is for TensorRT. The parts that are not quantized are then float16, not float32."""
         return self.name == "tensorrt"
 
 
@@ -61,21 +61,21 @@ SCHEMES: dict[str, dict[str, QdqScheme]] = {
 
 
 def typed_scheme(precision: str) -> QdqScheme:
-    """Return the scheme of the graph for TensorRT in a precision; that of INT8 for a precision without one."""
+    """Return the scheme of the TensorRT graph in a precision; the INT8 scheme if the precision has no Q/DQ graph."""
     return next(iter(SCHEMES.get(precision, SCHEMES["int8"]).values()))
 
 
 def quantize(
     model: ir.Model, ranges: Ranges, scheme: QdqScheme, *, keep: Collection[str] = (), residual: bool = False
 ) -> QuantizedGemms:
-    """Put Q/DQ nodes around the GEMMs of a float graph, in place; the GEMMs named in `keep` stay in floating point.
+    """Put Q/DQ nodes around the GEMMs of a float graph, in place; return the numbers of quantized GEMMs.
 
-    With `residual` the residual additions read the INT8 that the GEMMs read too. That moves fewer bytes on a GPU and
-    costs accuracy.
+    The GEMMs named in `keep` stay in floating point. With `residual`, residual additions also read the quantized
+    tensors that GEMMs read. A GPU then moves fewer bytes, and the model loses accuracy.
 
     Scales are float32 here: amax / 127, (high - low) / 255 for uint8, or amax / 448 for FP8. The graph for TensorRT is
-    later typed as float16 (graph/fp16.py), which rounds them to float16, so model.int8.onnx does not hold amax / 127
-    exactly.
+    later converted to float16 (graph/fp16.py), which rounds the scales. So those in model.int8.onnx are not exactly
+    amax / 127.
 
     Raises:
         InputError: a tensor of the graph has no range.
@@ -104,7 +104,7 @@ def quantize(
 
 
 def _quantize_residuals(model: ir.Model) -> int:
-    """Let residual additions read a dequantized value where there is one; return their number."""
+    """Make residual additions read the outputs of existing Q/DQ pairs; return the number of inputs that changed."""
     count = 0
     for norm in graph.nodes(model, "LayerNormalization"):
         add = norm.inputs[0].producer() if norm.inputs[0] is not None else None
@@ -117,23 +117,25 @@ def _quantize_residuals(model: ir.Model) -> int:
 
 
 def _residual_readers(add: ir.Node) -> list[ir.Node]:
-    """Return a residual addition and the Mul nodes before it, by which smoothing restores a value (graph/smooth.py)."""
+    """Return a residual addition, and the Mul nodes before it that smoothing has added (graph/smooth.py)."""
     makers = (value.producer() for value in add.inputs if value is not None)
     return [add, *(node for node in makers if node is not None and node.op_type == "Mul")]
 
 
 def _dequantized(value: ir.Value | None) -> ir.Value | None:
-    """Return a value after its Q/DQ pair, or None if it has none."""
+    """Return the output of the Q/DQ pair that reads a value, or None if there is no such pair."""
     uses = value.uses() if value is not None else ()
     pair = next((use.node for use in uses if use.node.op_type == "QuantizeLinear"), None)
     return next(iter(pair.outputs[0].uses())).node.outputs[0] if pair is not None else None
 
 
 def add_int8_copies(model: ir.Model, ranges: Ranges) -> dict[str, str]:
-    """Add beside each GEMM a copy that reads the same float inputs in INT8; return GEMM -> output of its copy.
+    """Add for each GEMM a copy with quantized inputs, in place; return name of the GEMM -> name of the copy's output.
+
+    The GEMMs themselves stay in float32, so that the error of each copy is that of one GEMM.
 
     Raises:
-        InputError: an input has no range.
+        InputError: an input of a GEMM has no range.
     """
     read: dict[ir.Value, ir.Value] = {}
     outputs = {}
@@ -157,12 +159,16 @@ def _range_of(value: ir.Value, ranges: Ranges) -> Range:
     # The first token of a tensor has the scale of the whole tensor.
     known = PROBABILITIES if is_probabilities(value) else ranges.get(str(value.name).removesuffix(FIRST))
     if known is None:
-        raise InputError(f"calibration: no range for {value.name}. Calibrate this graph again.")
+        raise InputError(f"calibration: there is no range for {value.name}. Calibrate this graph again.")
     return known
 
 
 def _quantized(model: ir.Model, value: ir.Value, known: Range, scheme: QdqScheme, *, unsigned: bool) -> ir.Value:
-    """Return `value` after a Q/DQ pair: symmetric int8 or FP8, or uint8 with its own zero point."""
+    """Return the output of a new Q/DQ pair that reads `value`.
+
+    The quantized type is int8 or FP8 with zero point 0 or, with `unsigned`, uint8 with a zero point from the range
+    `known`.
+    """
     if unsigned:
         # Zero must be exact, because padding, ReLU and masked probabilities hold many zeros.
         low, high = min(known.low, 0.0), max(known.high, 0.0)
@@ -184,7 +190,7 @@ def _quantized(model: ir.Model, value: ir.Value, known: Range, scheme: QdqScheme
 def _pair(
     model: ir.Model, value: ir.Value, *, after: ir.Node | None, stem: str, scale: ir.Value, zero: ir.Value
 ) -> ir.Value:
-    """Insert a Q/DQ pair behind the node `after`, or at the graph's beginning; return the dequantized value."""
+    """Insert a Q/DQ pair after the node `after`, or at the beginning of the graph if it is None; return its output."""
     quantize = ir.node("QuantizeLinear", [value, scale, zero], name=f"{stem}.quantize")
     quantize.outputs[0].name, quantize.outputs[0].shape = f"{stem}.quantized", value.shape
     quantize.outputs[0].type = ir.TensorType(zero.dtype or ir.DataType.INT8)
@@ -199,21 +205,21 @@ def _pair(
 
 
 def quantize_weight(weight: Array) -> tuple[Array, Array]:
-    """Return symmetric int8 weights [in, out] and a float32 scale for each output channel [out]."""
+    """Return weights as symmetric int8, [in, out], and a scale for each output channel, float32 [out]."""
     scale = (np.abs(weight).max(axis=0) / INT8_LEVELS).astype(np.float32)
     scale[scale == 0] = 1  # the channel holds only zeros, or numbers too small for float32
     return np.clip(np.rint(weight / scale), -INT8_LEVELS, INT8_LEVELS).astype(np.int8), scale
 
 
 def number_type(precision: str) -> Any:
-    """Return the numpy type of a number in int8 or fp8; numpy itself has none for FP8."""
+    """Return the numpy dtype of a precision: int8, or onnx_ir's E4M3 for fp8, which numpy lacks."""
     return np.dtype(np.int8) if precision == "int8" else ir.DataType.FLOAT8E4M3FN.numpy()
 
 
 def fp8_weight(weight: Array, amax: float) -> tuple[Array, Array]:
-    """Return weights [in, out] in E4M3 and their float32 scale, a scalar, which maps `amax` to 448.
+    """Return weights in E4M3, [in, out], and one scale for all of them, a float32 scalar that maps `amax` to 448.
 
-    One scale is enough, because E4M3 has an exponent: a channel whose weights are 2^k smaller keeps as many bits.
+    One scale is enough, because E4M3 numbers have an exponent: weights that are 2^k times smaller keep as many bits.
     """
     largest = QUANTIZED["fp8"].largest
     scale = np.array(amax / largest or 1, np.float32)
@@ -221,10 +227,10 @@ def fp8_weight(weight: Array, amax: float) -> tuple[Array, Array]:
 
 
 def _largest_weights(linear: list[ir.Node]) -> dict[ir.Node, float]:
-    """Return for each linear layer the largest magnitude of the weights of all that read the same activation.
+    """Return linear layer -> largest |weight| of all linear layers that read the same activation.
 
-    TensorRT-RTX computes query, key and value in one kernel. If their scales differ, that kernel stores the sums as
-    float16 before it scales them, and they may exceed float16.
+    These layers then get the same scale. TensorRT-RTX computes query, key and value in one kernel. If their scales
+    differ, the kernel stores the sums as float16 before it scales them, and the sums may exceed float16's range.
     """
     amax = {node: float(np.abs(array).max()) for node in linear if (array := constant(node.inputs[1])) is not None}
     read = [(node, node.inputs[0].producer() or node.inputs[0]) for node in linear if node.inputs[0] is not None]
@@ -232,7 +238,10 @@ def _largest_weights(linear: list[ir.Node]) -> dict[ir.Node, float]:
 
 
 def _quantized_weight(model: ir.Model, node: ir.Node, fp8_amax: float | None = None) -> ir.Value:
-    """Return the dequantized weight of a linear layer: int8 with a scale for each output channel, or FP8 with one."""
+    """Return the output of a new DQ node for the weight of a linear layer.
+
+    The weight is int8 with a scale for each output channel or, with `fp8_amax`, FP8 with a single scale.
+    """
     weight = node.inputs[1]
     assert weight is not None
     array = constant(weight)

@@ -1,7 +1,7 @@
-"""Calibration ranges: streaming histograms of |x|, and the range methods, each of which returns the amax for one.
+"""Calibration ranges: streaming histograms of |x|, and the range methods that choose the amax from a histogram.
 
-A range method is a function from a histogram to the amax that maps to 127 in symmetric int8. To add one, write a
-function here and add its line to METHODS.
+The amax is the value that maps to 127 in symmetric int8; larger values are clipped. To add a range method, write a
+function from a histogram to an amax here, and add its line to METHODS.
 """
 
 import functools
@@ -27,10 +27,10 @@ SMALLEST = 1e-30
 
 
 class Histogram:
-    """A histogram of |x| of one tensor over any number of batches, in 2048 bins that grow with the values.
+    """A histogram of |x| of one tensor over any number of batches, in 2048 bins of equal width.
 
-    When a value lies beyond the last bin, the bin width doubles and neighbouring bins merge. So memory stays constant,
-    and one pass over the data is enough.
+    When a value is larger than the last bin, the bin width doubles and neighbouring bins merge. So memory stays
+    constant, and one pass over the data is enough.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Histogram:
             self.counts[0] += flat.size
 
     def _widen(self, amax: float) -> None:
-        """Double the bin width until `amax` fits."""
+        """Double the bin width until the bins cover `amax`, and merge the counts."""
         if self.width == 0:
             self.width = amax / BINS
         while amax > self.width * BINS:
@@ -69,11 +69,11 @@ class Histogram:
 
     @property
     def amax(self) -> float:
-        """The largest |x| seen."""
+        """The largest |x| that was added."""
         return max(-self.low, self.high)
 
     def range(self, method: str) -> Range:
-        """Return the range that the range method `method` chooses; a tensor that is always 0 gets amax 1.
+        """Return the range that the range method `method` chooses; amax is 1 if all values are 0.
 
         Raises:
             KeyError: METHODS has no such method.
@@ -93,16 +93,16 @@ def minmax(histogram: Histogram) -> float:
 
 
 def percentile(histogram: Histogram, percent: float = DEFAULT_PERCENTILE) -> float:
-    """Return this percentile of |x|, so that larger values are clipped."""
+    """Return the percentile `percent` of |x|, so that larger values are clipped."""
     cumulative = np.cumsum(histogram.counts)
     index = int(np.searchsorted(cumulative, cumulative[-1] * percent / 100))
     return min((index + 1) * histogram.width, histogram.amax)
 
 
 def mse(histogram: Histogram) -> float:
-    """Return the amax with the smallest mean squared error of rounding to 127 levels and clipping.
+    """Return the amax with the smallest mean squared error of |x| from rounding to 127 levels and from clipping.
 
-    Each bin counts as its centre, so rounding within the first few bins is approximate.
+    All values in a bin count as its centre, so the error of the smallest values is approximate.
     """
     last = int(np.flatnonzero(histogram.counts).max()) + 1
     centres = (np.arange(last) + 0.5) * histogram.width
@@ -117,7 +117,7 @@ def mse(histogram: Histogram) -> float:
 
 
 def entropy(histogram: Histogram) -> float:
-    """Return the amax with the smallest KL(P || Q) between the values and their quantization to 128 levels.
+    """Return the amax with the smallest KL(P || Q) between |x| (P) and its quantization to 128 levels (Q).
 
     This is the method of TensorRT's entropy calibrator (Migacz, "8-bit Inference with TensorRT", GTC 2017). For each
     number of kept bins, P is the kept histogram with the clipped counts added to its last bin, and Q is the kept
@@ -135,9 +135,10 @@ def entropy(histogram: Histogram) -> float:
 
 
 def _divergences(counts: NDArray[np.float64], kept: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return KL(P || Q) for each number of kept bins, from prefix sums: 128 operations per candidate.
+    """Return KL(P || Q) of `entropy` for each number of kept bins.
 
-    With p, q unnormalised and N, M their sums: KL = (sum p log p - sum p log q) / N + log(M / N).
+    Prefix sums reduce the work to 128 operations for each number. If p and q are the unnormalised P and Q, and N and M
+    their sums: KL = (sum p log p - sum p log q) / N + log(M / N).
     """
     total = np.concatenate([[0.0], np.cumsum(counts)])
     filled = np.concatenate([[0.0], np.cumsum(counts > 0)])
@@ -164,7 +165,7 @@ def _xlogx(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def find_method(name: str) -> Method:
-    """Return the range method called `name`; `percentile-99.9` is the percentile 99.9.
+    """Return the range method called `name`, such as `mse`; `percentile-99.9` is `percentile` at 99.9.
 
     Raises:
         KeyError: METHODS has no such method.

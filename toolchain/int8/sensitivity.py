@@ -1,4 +1,4 @@
-"""The sensitivity of each GEMM to INT8: the noise at its output, and its effect on the logits."""
+"""The sensitivity of each GEMM to INT8: the quantization noise at its output, and the effect on the logits."""
 
 from dataclasses import dataclass
 
@@ -19,11 +19,11 @@ NO_NOISE_DB = 150.0
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """The error that one GEMM of the encoder makes when it alone is in INT8.
+    """The error that one GEMM of the encoder causes when it alone is in INT8.
 
-    `macs`: its share of all multiply-accumulates, 0 to 1. `snr_db`: signal-to-noise ratio at its own output, with FP32
-    inputs. `effect`: distance of the logits from FP32 (Distance.rank). `drop_points`: expected drop of the task's
-    metric, in points. The last two are None where not measured.
+    `macs`: its fraction of all multiply-accumulates, 0 to 1. `snr_db`: signal-to-noise ratio at its own output, in dB,
+    when its inputs before quantization are exact. `effect`: distance of the logits from FP32 (Distance.rank).
+    `drop_points`: expected drop of the task's metric, in points (1/100). The last two are None if not measured.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Sensitivity:
     drop_points: float | None = None
 
     def to_json(self) -> SensitivityRecord:
-        """Return the record that tune.json holds."""
+        """Return the sensitivity as tune.json stores it."""
         return {
             "name": self.name,
             "kind": self.kind,
@@ -46,9 +46,9 @@ class Sensitivity:
 
 
 def measure_noise(model: ir.Model, ranges: Ranges, tokens: Tokens) -> list[Sensitivity]:
-    """Return the share of the work and the noise of every GEMM, in graph order, after one pass over the rows.
+    """Measure the work (`macs`) and the noise (`snr_db`) of every GEMM in one pass over the rows.
 
-    `model` is the float graph that `ranges` were made from; it stays unchanged.
+    `model` is the float graph that `ranges` were measured on; it stays unchanged. The result is in graph order.
     """
     model = model.clone()
     gemms = list(graph.nodes(model, "MatMul"))
