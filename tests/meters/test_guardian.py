@@ -99,7 +99,7 @@ def test_settings_that_cannot_be_put_back_are_named_with_the_commands(gpu):
     done, _ = gpu("error 0 nvmlDeviceResetGpuLockedClocks 999 0 -1\n", "normal", "unlocked")
     assert "its clock or power limit could not be put back" in done.stderr
     gpu_0 = "nvidia-smi -i GPU-11111111-aaaa"
-    assert f"Put them back by hand: {gpu_0} -rgc && {gpu_0} -pl 70" in done.stderr
+    assert f"Put the settings back by hand: {gpu_0} -rgc && {gpu_0} -pl 70" in done.stderr
 
 
 def test_a_guardian_that_cannot_start_is_one_error(library, root, tmp_path, monkeypatch):
@@ -118,7 +118,10 @@ def test_a_guardian_that_cannot_start_is_one_error(library, root, tmp_path, monk
     monkeypatch.setattr(sys, "executable", str(tmp_path / "mute"))
     monkeypatch.setattr(guardian, "START_S", 0.01)
     device = SimpleNamespace(name="T4", uuid="GPU-1")
-    with pytest.raises(MachineError, match=r"cannot start\. Nothing"), guardian.guarded(device, Settings(None, None)):
+    with (
+        pytest.raises(MachineError, match="did not start, so they are unchanged"),
+        guardian.guarded(device, Settings(None, None)),
+    ):
         pass
 
 

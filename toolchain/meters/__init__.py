@@ -1,17 +1,18 @@
-"""Meters of latency, memory and energy. To add one: a module here with a class that meets `Meter`.
+"""Meters of latency, memory and energy. To add one, write a module here with a class that implements `Meter`.
 
-A meter opens and closes a window and returns a JSON value, in which a value that was not measured is null with a
-reason. Meters know nothing of frameworks: `infer` returns only when the device is idle (see toolchain/runtimes).
+A meter measures one window of work and returns a JSON value. In it, a value that could not be measured is null, with a
+reason beside it. Meters do not depend on frameworks: the function `infer` that they time returns only when the device
+has finished (see toolchain/runtimes).
 """
 
 from typing import Protocol
 
 
 class Meter(Protocol):
-    """Measures one window of work."""
+    """The interface of a meter, which measures one window of work, from `start` to `stop`."""
 
     def start(self) -> None:
-        """Open the window."""
+        """Begin the window."""
 
     def stop(self) -> object:
-        """Close the window and return its reading as a JSON value, with units in the keys."""
+        """End the window and return what was measured as a JSON value, with units in the keys."""

@@ -1,6 +1,6 @@
-"""Contention: whether other processes kept this one from its processors while it was timed.
+"""Contention: whether other processes took processor time from this process while it was timed.
 
-Linux counts for each thread the time that it ran, and the time that it was ready to run and waited for a processor
+Linux counts for each thread the time that it ran, and the time that it was ready to run but waited for a processor
 (`/proc/PID/task/TID/schedstat`, in nanoseconds: Documentation/scheduler/sched-stats.rst of the kernel).
 """
 
@@ -17,21 +17,25 @@ _TASKS = Path("/proc/self/task")
 
 
 class ContentionMeter:
-    """The share of the time that the threads of this process waited for a processor, between `start` and `stop`."""
+    """Measures how much of their time the threads of this process waited for a processor, from `start` to `stop`."""
 
     def __init__(self, tasks: Path = _TASKS) -> None:
-        """Read the counters below `tasks`, a folder with one folder for each thread."""
+        """Use the counters below `tasks`, a folder with a subfolder for each thread."""
         self._tasks = tasks
         self._before: dict[str, tuple[int, int]] = {}
         self._load: float | None = None
 
     def start(self) -> None:
-        """Read the counters, and the load average before this process adds to it."""
+        """Read the counters, and the load average before the timed work adds to it."""
         self._before = _counters(self._tasks)
         self._load = _load_average()
 
     def stop(self) -> Contention:
-        """Return the share since `start`. It is null where the system does not count, or where no thread ran."""
+        """Return the contention since `start`.
+
+        `waiting_share` is None if the system lacks the counters, or if no thread ran. Contention is `busy` if threads
+        waited for more than the fraction BUSY_SHARE of their time.
+        """
         ran = waited = 0
         for thread, (run_ns, wait_ns) in _counters(self._tasks).items():
             run_before, wait_before = self._before.get(thread, (0, 0))
@@ -42,7 +46,7 @@ class ContentionMeter:
 
 
 def _counters(tasks: Path) -> dict[str, tuple[int, int]]:
-    """Return for each thread the nanoseconds that it ran and waited; threads that end meanwhile are left out."""
+    """Return thread id -> nanoseconds that the thread ran, and that it waited. Threads that just ended are left out."""
     found = {}
     for file in tasks.glob("*/schedstat"):
         try:

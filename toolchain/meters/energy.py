@@ -1,6 +1,7 @@
-"""The energy meter: polls every source, and measures windows that begin and end on ticks of the slowest counter.
+"""The energy meter: polls every source of energy readings, and measures windows between ticks of the slowest counter.
 
-The meter does not know the work that it measures. Tests pass in their own clock and sleep.
+A tick is a moment at which a counter moves. The meter does not depend on the work that it measures. Tests pass in their
+own clock and sleep.
 """
 
 import time
@@ -32,7 +33,7 @@ STATE_S = 1.0
 
 
 class Cancelled(Exception):  # noqa: N818  # not an error: the measured work has ended
-    """The measurement was cancelled from another thread."""
+    """The measurement was cancelled by another thread, which called `EnergyMeter.cancel`."""
 
 
 Key = tuple[str, str]  # a component and a device
@@ -44,11 +45,11 @@ class Window:
 
     Attributes:
         opened_s: start, by the meter's clock.
-        closed_s: end.
-        joules: component and device -> joules.
-        reasons: component and device without joules -> reason code.
-        integral_j: UUID of a GPU -> its integrated power, to compare with the counter's joules.
-        peak_w: UUID of a GPU -> highest power read.
+        closed_s: end, by the meter's clock.
+        joules: (component, device) -> joules.
+        reasons: (component, device) without joules -> reason code.
+        integral_j: UUID of a GPU -> its integrated power in joules, to compare with the counter's joules.
+        peak_w: UUID of a GPU -> highest power that was read, in watts.
         states: UUID of a GPU -> summary of its temperature, clocks and throttling.
     """
 
@@ -62,33 +63,33 @@ class Window:
 
     @property
     def seconds(self) -> float:
-        """Length in seconds."""
+        """Length of the window in seconds."""
         return self.closed_s - self.opened_s
 
     def component_j(self, component: str) -> float | None:
-        """Return the joules of all devices of a component; None if one of them has none."""
+        """Return the sum of the joules of a component's devices; None if the joules of a device are unknown."""
         if any(key[0] == component for key in self.reasons):
             return None
         found = [value for key, value in self.joules.items() if key[0] == component]
         return sum(found) if found else None
 
     def reason(self, component: str) -> str | None:
-        """Return the reason code of a component without joules, else None."""
+        """Return the reason code why the joules of a component are unknown, or None if they are known."""
         return next((reason for key, reason in self.reasons.items() if key[0] == component), None)
 
 
 @dataclass
 class EnergyMeter:
-    """Measures the sources of an inventory.
+    """Measures energy by reading the sources of an inventory.
 
     Attributes:
-        inventory: sources and GPUs; opened by `open_sources`.
-        clock: returns seconds; never goes back.
-        sleep: waits for seconds.
-        readings: component and device -> readings that its joules come from.
+        inventory: sources and GPUs, from `open_sources`.
+        clock: returns the time in seconds; it must never go back.
+        sleep: sleeps for a number of seconds.
+        readings: (component, device) -> readings that its joules are computed from.
         powers: UUID of a GPU -> readings of its power.
-        states: UUID of a GPU -> moments and states.
-        cancelled: set by `cancel`, until `rest` has raised `Cancelled`.
+        states: UUID of a GPU -> states of the GPU, each with its time.
+        cancelled: whether `cancel` was called, and `rest` has not raised `Cancelled` yet.
     """
 
     inventory: Inventory
@@ -122,7 +123,7 @@ class EnergyMeter:
 
     @property
     def tick_s(self) -> float:
-        """The update period of the slowest counter in seconds, 0 without one."""
+        """The update period of the slowest counter in seconds; 0 if there are no counters."""
         return max((one.tick_s or 0.0 for one in self._counters()), default=0.0)
 
     def _counters(self) -> list[Readings]:
@@ -131,7 +132,7 @@ class EnergyMeter:
     def _find_periods(self) -> None:
         """Measure the update period of every counter, and replace a counter that does not move.
 
-        A GPU's power takes the place of its counter; a RAPL zone becomes missing.
+        The joules of a GPU then come from its power. A RAPL zone becomes missing.
         """
         limit_s = self.clock() + EDGE_LIMIT_S
         while any(len(one.times_s) <= TICKS for one in self._counters()) and self.clock() < limit_s:
@@ -155,7 +156,7 @@ class EnergyMeter:
             one.poll(self.clock())
 
     def poll(self) -> None:
-        """Read every source once, and temperatures and clocks if the last reading of them is a second old."""
+        """Read every source once. Read temperatures and clocks too, if their last reading is at least a second old."""
         self._read(list({id(one): one for one in (*self.readings.values(), *self.powers.values())}.values()))
         for gpu in self.inventory.gpus:
             kept, now = self.states[gpu.uuid], self.clock()
@@ -166,11 +167,11 @@ class EnergyMeter:
                     continue  # the sources of this GPU report the fault
 
     def cancel(self) -> None:
-        """End the measurement of another thread: its next `rest` raises `Cancelled`."""
+        """End a measurement that runs in another thread: its next `rest` raises `Cancelled`."""
         self.cancelled = True
 
     def rest(self, seconds: float) -> None:
-        """Sleep.
+        """Sleep for this many seconds.
 
         Raises:
             Cancelled: `cancel` was called.
@@ -181,22 +182,22 @@ class EnergyMeter:
         self.sleep(seconds)
 
     def watch(self, until: Callable[[], bool]) -> None:
-        """Poll until `until` returns true."""
+        """Poll every POLL_S seconds until `until` returns true."""
         self.poll()
         while not until():
             self.rest(POLL_S)
             self.poll()
 
     def wait(self, seconds: float) -> None:
-        """Poll for this many seconds."""
+        """Poll the sources for this many seconds."""
         end_s = self.clock() + seconds
         self.watch(lambda: self.clock() >= end_s)
 
     def edge(self) -> float:
-        """Wait for a tick of the slowest counter, and return its time; without counters, return the time now.
+        """Wait for a tick of the slowest counter and return its time. Without counters, return the present time.
 
-        Every other counter is watched until it has ticked before that moment and again after it, so that its joules at
-        the edge can be interpolated.
+        Every other counter is read until it has ticked before that time and again after it, so that its joules at that
+        time can be interpolated.
         """
         self.poll()
         counters = sorted(self._counters(), key=lambda one: one.tick_s or 0.0)
@@ -209,7 +210,10 @@ class EnergyMeter:
         return edge_s
 
     def _await_ticks(self, readings: list[Readings]) -> float:
-        """Read all counters every `TICK_POLL_S` until these have moved; return the moment when that began."""
+        """Read all counters every `TICK_POLL_S` until each of `readings` has ticked; return the time of the call.
+
+        A counter whose reading fails is not awaited. Waiting ends after EDGE_LIMIT_S seconds in any case.
+        """
         start_s = self.clock()
         while self.clock() < start_s + EDGE_LIMIT_S and any(
             one.last_tick_s <= start_s and not (one.faults and one.faults[-1][0] > start_s) for one in readings
@@ -219,18 +223,18 @@ class EnergyMeter:
         return start_s
 
     def window(self, seconds: float, *, enough: Callable[[float], bool] = lambda opened_s: True) -> Window:
-        """Measure from a tick to a tick.
+        """Measure a window from one tick of the slowest counter to a later one.
 
         Args:
-            seconds: least length.
-            enough: takes the time of the first tick; the window stays open until it returns true.
+            seconds: least length of the window.
+            enough: a function of the time of the first tick. The window stays open until the function returns true.
         """
         opened_s = self.edge()
         self.watch(lambda: self.clock() - opened_s >= seconds and enough(opened_s))
         return self.between(opened_s, self.edge())
 
     def between(self, opened_s: float, closed_s: float) -> Window:
-        """Return the joules between two moments that lie within the readings."""
+        """Return the window between two moments, both of which must lie within the time that the readings cover."""
         joules: dict[Key, float] = {}
         reasons: dict[Key, str] = {}
         for key, one in self.readings.items():
@@ -267,6 +271,6 @@ def open_meter(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[EnergyMeter]:
-    """Yield a meter of every source that this machine can read; for `device` and `powercap` see `open_sources`."""
+    """Yield a meter of every source that this machine can read. `open_sources` explains `device` and `powercap`."""
     with open_sources(device, powercap=powercap) as inventory:
         yield EnergyMeter(inventory, clock, sleep)

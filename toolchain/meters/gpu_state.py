@@ -1,7 +1,7 @@
-"""The state of a GPU that its energy depends on: limits, clocks, temperature, and other processes.
+"""The state of a GPU, on which its energy depends: limits, clocks, temperature, and other processes.
 
-Names, fields and bits are as nvml.h documents them. A value that NVML does not report (old driver, virtual machine,
-board without it) is null; only a lost GPU raises an error.
+Names, fields and bits are as nvml.h documents them. A value that NVML does not report, because of an old driver, a
+virtual machine or a board without a sensor, is None. Only a lost GPU raises an error.
 """
 
 import os
@@ -30,7 +30,7 @@ THROTTLES = {
 
 
 def describe(device: Device) -> GpuDescription:
-    """Return the properties that do not change during a run: limits in W, highest clocks in MHz, modes.
+    """Return the properties of a GPU that do not change during a run: power limits, highest clocks, and modes.
 
     Raises:
         Unavailable: the GPU is lost.
@@ -57,7 +57,10 @@ def describe(device: Device) -> GpuDescription:
 
 @dataclass(frozen=True)
 class State:
-    """A GPU at one moment; None where NVML does not report a value. `event_reasons`: bits of what sets its clocks."""
+    """The state of a GPU at one moment. A value is None if NVML does not report it.
+
+    `event_reasons` has a bit for each reason that limits the clocks now (see THROTTLES).
+    """
 
     temperature_c: int | None
     sm_clock_mhz: int | None
@@ -67,7 +70,7 @@ class State:
 
 
 def read_state(device: Device) -> State:
-    """Return the state now.
+    """Return the present state of a GPU.
 
     Raises:
         Unavailable: the GPU is lost.
@@ -90,9 +93,9 @@ def read_state(device: Device) -> State:
 
 @dataclass(frozen=True)
 class Usage:
-    """Use of a GPU at one moment; None where NVML does not report a value.
+    """The use of a GPU at one moment, by all processes. A value is None if NVML does not report it.
 
-    `utilisation`: share, 0 to 1, of the driver's last sample period (up to 1 s) in which a kernel ran.
+    `utilisation`: fraction, 0 to 1, of the driver's last sample period (up to 1 s) in which a kernel ran.
     """
 
     utilisation: float | None
@@ -102,7 +105,7 @@ class Usage:
 
 
 def read_usage(device: Device) -> Usage:
-    """Return the use of a GPU now, by all processes.
+    """Return the present use of a GPU, by all processes.
 
     Raises:
         Unavailable: the GPU is lost.
@@ -117,10 +120,11 @@ def read_usage(device: Device) -> Usage:
 
 
 def summarise(states: Sequence[State]) -> GpuStates:
-    """Return the summary of a series of states in the order of time.
+    """Return the summary of the states of a GPU during a window, which are in the order of time.
 
-    `throttled` has shares, 0 to 1, of those samples for which NVML reports event reasons. They equal shares of time
-    only if the samples are evenly spaced. Several causes can hold at once, so the shares need not add up to 1.
+    `throttled` has for each cause of lower clocks the fraction of states with it, 0 to 1, among the states for which
+    NVML reports event reasons. It equals the fraction of time only if the states are evenly spaced. Several causes can
+    apply at once, so the fractions need not add up to 1.
     """
     temperatures = _known(states, lambda state: state.temperature_c)
     reasons = _known(states, lambda state: state.event_reasons)
@@ -142,10 +146,11 @@ def summarise(states: Sequence[State]) -> GpuStates:
 
 
 def other_processes(device: Device, own_pid: int | None = None) -> list[int] | None:
-    """Return the processes other than `own_pid` (default: this one) that compute on the GPU; None if unknown.
+    """Return the ids of the processes other than `own_pid` that compute on the GPU; None if they are unknown.
 
-    In a container many drivers report the host's process numbers, and one of them may be this process. Therefore the
-    result is None if the own number is not among them and one of them is not a process of this system.
+    `own_pid` is this process by default. In a container, many drivers report the host's process ids, and one of them
+    may be this process under another id. Therefore the result is None if `own_pid` is not among the ids and one of the
+    ids does not exist on this system.
 
     Raises:
         Unavailable: the GPU is lost.
@@ -159,7 +164,7 @@ def other_processes(device: Device, own_pid: int | None = None) -> list[int] | N
 
 
 def process_ids(device: Device) -> set[int] | None:
-    """Return the processes that compute on the GPU, by the driver's numbers; None if it does not report them.
+    """Return the driver's ids of the processes that compute on the GPU; None if the driver does not report them.
 
     Raises:
         Unavailable: the GPU is lost.
@@ -169,10 +174,11 @@ def process_ids(device: Device) -> set[int] | None:
 
 
 def own_memory_mb(device: Device, own_pid: int | None = None) -> float:
-    """Return what the process `own_pid` (default: this one) has allocated on the GPU, in MB (10^6 bytes).
+    """Return the GPU memory that the process `own_pid` (default: this process) has allocated, in MB (10^6 bytes).
 
     Raises:
-        Unavailable: the driver does not report it, or not under this number, as in many containers; or the GPU is lost.
+        Unavailable: the driver does not report the memory, or lists the process under another id, as in many
+            containers; or the GPU is lost.
     """
     own = os.getpid() if own_pid is None else own_pid
     used = [process.usedGpuMemory for process in _processes(device) or () if process.pid == own]
@@ -192,7 +198,10 @@ def _processes(device: Device) -> list[Any] | None:
 
 
 def _read(device: Device, *names: str, argument: int | None = None) -> Any:
-    """Return the value of the first of these functions of pynvml that has one, or None."""
+    """Call pynvml functions for a GPU, by name, until one returns a value; return this value, or None if none does.
+
+    `argument` is the second argument of the functions, if they have one.
+    """
     import pynvml
 
     arguments = (device.handle,) if argument is None else (device.handle, argument)
@@ -202,7 +211,7 @@ def _read(device: Device, *names: str, argument: int | None = None) -> Any:
 
 
 def _value(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Return the value of a function, or None where the driver or GPU lacks it.
+    """Call a pynvml function and return its value, or None if the driver or the GPU does not support it.
 
     Raises:
         Unavailable: the GPU is lost.

@@ -1,11 +1,11 @@
-"""A process that puts the settings of a GPU back when the pipe from its parent closes: also if the parent was killed.
+"""The guardian: a process that puts the settings of a GPU back when its parent ends, even if the parent was killed.
 
-`guarded` starts it before anything is set, and it alone puts the settings back, however the parent ends. Only if it was
-killed itself does the parent put them back. It is run as
+`guarded` starts the guardian before it changes any setting. The guardian waits until the pipe from its parent closes,
+and then puts the settings back. The parent does so only if the guardian was killed. The command line is
 
     python -m toolchain.meters.guardian UUID LIMIT_MW LOW_MHZ HIGH_MHZ
 
-where 0 stands for no power limit and for no lock.
+with 0 for LIMIT_MW if there is no power limit to put back, and 0 for both clocks if the clock was not locked.
 """
 
 import json
@@ -38,14 +38,14 @@ START_S = 60.0
 
 @dataclass
 class Guarded:
-    """A GPU whose settings are put back at the end.
+    """A GPU whose settings are put back when `guarded` ends.
 
     Attributes:
         device: the GPU.
         first: the settings to put back.
-        process: the guardian.
-        touched: whether anything may have been set.
-        after: the settings once they have been put back.
+        process: the guardian process.
+        touched: whether a setting may have been changed.
+        after: the settings as read after they were put back; None before that, or if they could not be read.
     """
 
     device: Device
@@ -55,14 +55,15 @@ class Guarded:
     after: Settings | None = None
 
     def change(self, settings: Settings) -> None:
-        """Set the GPU.
+        """Change the settings of the GPU.
 
         Raises:
-            MachineError: NVML refused, or the guardian has ended.
+            MachineError: NVML refused the change, or the guardian has ended.
         """
         if self.process.poll() is not None:
             raise MachineError(
-                f"{self.device.name}: the process that puts its clocks back has ended. Start again, and do not kill it."
+                f"{self.device.name}: the process that puts its clocks back has ended, so they are not changed. "
+                "Run the command again, and do not kill that process."
             )
         try:
             change(self.device, settings)
@@ -77,10 +78,10 @@ class Guarded:
 
 @contextmanager
 def guarded(device: Device, first: Settings) -> Iterator[Guarded]:
-    """Yield the GPU for changes of its settings; put `first` back at the end, whatever ends this process.
+    """Yield the GPU so that its settings can be changed; put `first` back at the end, however this process ends.
 
-    In the main thread, SIGTERM raises KeyboardInterrupt meanwhile, as Ctrl-C does: the end of the first process of a
-    container ends the guardian too, so this process waits until the settings are back.
+    Until then, SIGTERM raises KeyboardInterrupt in the main thread, as Ctrl-C does, so that this process waits until
+    the settings are back. If it is the first process of a container, its end also ends the guardian.
 
     Raises:
         MachineError: the guardian cannot start, or the settings could not be put back.
@@ -100,13 +101,17 @@ def guarded(device: Device, first: Settings) -> Iterator[Guarded]:
         spoken, _, _ = select.select([process.stdout], [], [], START_S)
         if not spoken or process.stdout.readline().strip() != READY:
             process.kill()
-            raise MachineError(f"{device.name}: the process that puts its clocks back cannot start. Nothing was set.")
+            raise MachineError(
+                f"{device.name}: the process that puts its clocks back did not start, so they are unchanged. Try again."
+            )
         try:
             yield found
         finally:
             fault = _end(found)
             if fault and found.touched:
-                raise MachineError(f"{device.name}: {fault}. Put them back by hand: {' && '.join(commands(found))}")
+                raise MachineError(
+                    f"{device.name}: {fault}. Put the settings back by hand: {' && '.join(commands(found))}"
+                )
 
 
 @contextmanager
@@ -122,7 +127,10 @@ def _interrupted_by_sigterm() -> Iterator[None]:
 
 
 def _end(found: Guarded) -> str | None:
-    """Close the pipe and wait for the guardian; put the settings back if it did not. Return what failed."""
+    """Close the pipe and wait for the guardian. If it was killed or hangs, put the settings back here.
+
+    Return why the settings could not be put back, or None if they were.
+    """
     try:
         out, _ = found.process.communicate(timeout=LIMIT_S)
         fault: str | None = json.loads(out)["fault"]
@@ -135,12 +143,15 @@ def _end(found: Guarded) -> str | None:
 
 
 def commands(found: Guarded) -> list[str]:
-    """Return the commands that put the settings back."""
+    """Return the nvidia-smi commands that put the first settings of the GPU back."""
     return nvidia_smi(found.device.uuid, found.first, reset=True)
 
 
 def nvidia_smi(uuid: str, settings: Settings, *, reset: bool = False) -> list[str]:
-    """Return the commands of nvidia-smi that set a GPU; with `reset`, one that unlocks a clock without a lock."""
+    """Return the nvidia-smi commands that give a GPU these settings.
+
+    For settings without a clock lock, `reset` adds the command that unlocks the clock.
+    """
     lines = []
     if settings.locked_mhz:
         lines.append(f"nvidia-smi -i {uuid} -lgc {settings.locked_mhz[0]},{settings.locked_mhz[1]}")
@@ -152,7 +163,10 @@ def nvidia_smi(uuid: str, settings: Settings, *, reset: bool = False) -> list[st
 
 
 def guard(words: list[str], wait: Callable[[], object] = sys.stdin.read) -> str | None:
-    """Put the settings of the words back once `wait` has returned; return what failed, or None."""
+    """Put settings back once `wait` has returned; return why that failed, or None if it succeeded.
+
+    `words` are the arguments of the command line: the UUID of the GPU, and its settings.
+    """
     uuid, limit, low, high = words[0], *map(int, words[1:])
     first = Settings((low, high) if high else None, limit or None)
     with open_nvml():
@@ -165,7 +179,7 @@ def guard(words: list[str], wait: Callable[[], object] = sys.stdin.read) -> str 
 
 
 def main() -> None:
-    """Guard the GPU that the command line names until standard input ends."""
+    """Wait until standard input ends, then put back the settings that the command line gives."""
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     try:

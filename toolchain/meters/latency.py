@@ -17,7 +17,7 @@ def measure_latency(
     *,
     clock: Callable[[], float] = time.perf_counter,
 ) -> CallTimesMs:
-    """Time `call` on each argument and return mean and percentiles in milliseconds."""
+    """Time `call` on each argument; return the mean and percentiles of its latency in milliseconds."""
     times_ms = []
     for argument in arguments:
         start = clock()

@@ -1,4 +1,7 @@
-"""Peak memory of a window: the kernel's high-water mark of this process, and samples of its memory on the GPU."""
+"""The meter of peak memory.
+
+On the host, it reads the kernel's high-water mark of this process; on a GPU, it samples the memory of this process.
+"""
 
 import threading
 from contextlib import ExitStack
@@ -21,10 +24,10 @@ NO_DEVICE_USED = "no_device_used"
 
 
 class MemoryMeter:
-    """Peak memory of this process in MB (10^6 bytes): resident on the host, and allocated on `cuda:N`."""
+    """Measures the peak memory of this process in MB (10^6 bytes): resident on the host, and allocated on a GPU."""
 
     def __init__(self, device: str = "cpu") -> None:
-        """Measure work on `device`: cpu or cuda[:N]."""
+        """Measure the memory of work on `device`: cpu or cuda[:N]."""
         self._number = None if device == "cpu" else int(device.partition(":")[2] or 0)
         self._gpu: Device | None = None
         self._peak_mb: float | None = None
@@ -32,10 +35,10 @@ class MemoryMeter:
         self._session, self._over = ExitStack(), threading.Event()
 
     def start(self) -> None:
-        """Reset the kernel's high-water mark, and start sampling the GPU.
+        """Reset the kernel's high-water mark, and start sampling the GPU's memory in a thread.
 
-        The peak begins at what is resident now, including freed memory that the allocator keeps. Where the system does
-        not allow the reset, the peak is that of the whole process.
+        The host's peak starts at the memory that is resident now, including freed memory that the allocator keeps. If
+        the system does not allow the reset, the peak is the one since the process began.
         """
         if self._number is not None:
             self._open(self._number)
@@ -45,7 +48,10 @@ class MemoryMeter:
             return
 
     def stop(self) -> PeakMemoryMb:
-        """Stop sampling and return the peaks in MB; null with a reason where one was not measured."""
+        """Stop sampling and return the peaks in MB. A peak that was not measured is None.
+
+        If it is the GPU's peak, the result has the reason.
+        """
         self.sample()
         self._over.set()
         self._session.close()
@@ -54,7 +60,7 @@ class MemoryMeter:
         return {"host": _peak_mb(), "device": self._peak_mb, "device_method": method, "device_reason": reason}
 
     def sample(self) -> None:
-        """Read the GPU's memory once; if it cannot be read, keep the reason."""
+        """Read this process's memory on the GPU once, and update the peak; if it cannot be read, store the reason."""
         if self._gpu is None:
             return
         try:

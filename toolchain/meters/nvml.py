@@ -1,7 +1,8 @@
-"""NVML: energy of GPUs, from the driver's energy counter and from instantaneous power.
+"""NVML: energy and power of GPUs, and which GPUs this process can use.
 
-The counter (millijoules since the driver was loaded) and the power cover the whole board; on a MIG device, all slices.
-A library that loads may still read nothing, as on Jetson, so a reading counts as available only once it has succeeded.
+The energy counter (millijoules since the driver was loaded) and the power are those of the whole board; on a GPU with
+MIG, those of all slices together. Even if the library loads, readings may fail, as on Jetson. So a reading counts as
+available only once it has succeeded.
 Calls and fields are as nvml.h documents them.
 """
 
@@ -39,7 +40,7 @@ class Unavailable(Exception):  # noqa: N818  # not an error of ours: the machine
     """A reading is not available; `reason` is a code such as not_supported."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
-        """Take the reason code, and the text of NVML or of the system."""
+        """Store the reason code. `detail` is the message of NVML or of the system."""
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
 
@@ -61,7 +62,7 @@ def call(function: Callable[..., Value], *arguments: Any) -> Value:
 
 @contextmanager
 def open_nvml() -> Iterator[None]:
-    """Hold an NVML session open. Without one, the driver may unload between two readings and reset its counter.
+    """Keep an NVML session open. Without one, the driver may unload between two readings and reset its counter.
 
     Raises:
         Unavailable: the package, the library or the driver is missing.
@@ -92,7 +93,7 @@ def driver_versions() -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Device:
-    """One GPU, in an open session; `index` is NVML's."""
+    """One GPU, in an open NVML session. `index` is its number in NVML, which may differ from CUDA's."""
 
     index: int
     uuid: str
@@ -102,24 +103,24 @@ class Device:
     def energy_mj(self) -> int:
         """Return the energy counter in millijoules. It falls only if the driver was reloaded or the GPU was reset.
 
-        On a superchip it covers the whole module (see `is_superchip`).
+        On a superchip the counter covers the whole module (see `is_superchip`).
 
         Raises:
-            Unavailable: the GPU lacks a counter (before Volta, some virtual machines), or is lost.
+            Unavailable: the GPU lacks a counter (before Volta, and in some virtual machines), or is lost.
         """
         import pynvml
 
         return int(call(pynvml.nvmlDeviceGetTotalEnergyConsumption, self.handle))
 
     def power_mw(self) -> int:
-        """Return the board's power now, in milliwatts.
+        """Return the present power of the board in milliwatts.
 
-        The field is instantaneous on all architectures. Drivers older than the field have nvmlDeviceGetPowerUsage,
-        which is an average over 1 s from Ampere on.
+        NVML's field for it is instantaneous on all architectures. With a driver that lacks the field, the value comes
+        from nvmlDeviceGetPowerUsage, which is an average over 1 s from Ampere on.
 
         Raises:
-            Unavailable: the board lacks a readable sensor, the sensor reads zero, or it covers the whole module (GPU
-                and processor together).
+            Unavailable: the board lacks a readable sensor, the sensor reads zero, or it measures GPU and processor
+                together.
         """
         import pynvml
 
@@ -135,12 +136,12 @@ class Device:
     def memory_power_mw(self) -> int:
         """Return the power of the GPU's memory in milliwatts. It is part of the board's power.
 
-        The value is instantaneous; where that field is missing, it is the driver's average over 1 s, which Hopper and
-        Blackwell are known to report.
+        The value is instantaneous if the driver reports it; otherwise it is the driver's average over 1 s, which Hopper
+        and Blackwell are known to report.
 
         Raises:
-            Unavailable: the driver does not report it, as before Hopper, or it reads zero, as on some boards without
-                it.
+            Unavailable: the driver does not report the power, as before Hopper, or reports zero, as some boards
+                without a sensor do.
         """
         import pynvml
 
@@ -166,7 +167,7 @@ class Device:
         return _above_zero(call(read))
 
     def is_mig(self) -> bool:
-        """Whether the GPU is divided into MIG slices, so that its readings cover all of them.
+        """Return whether the GPU is divided into MIG slices, so that its readings cover all slices together.
 
         Raises:
             Unavailable: the GPU supports MIG, but its mode cannot be read.
@@ -176,12 +177,13 @@ class Device:
         return self._has(lambda: pynvml.nvmlDeviceGetMigMode(self.handle)[0])
 
     def is_superchip(self) -> bool:
-        """Whether GPU and processor are one module, as on Grace Hopper, whose counter covers the module.
+        """Return whether GPU and processor are one module, as on Grace Hopper, whose counter covers both.
 
-        The link between the two shows it. Source: ml-energy/zeus, pull request 172.
+        They form one module if the chip-to-chip link (C2C) between them is enabled. Source: ml-energy/zeus, pull
+        request 172.
 
         Raises:
-            Unavailable: the state of the link cannot be read, though the driver knows it.
+            Unavailable: the driver supports the query, but the state of the link cannot be read.
         """
         import pynvml
 
@@ -203,7 +205,7 @@ def _above_zero(mw: int) -> int:
 
 
 def all_devices() -> list[Device]:
-    """Return every GPU, in NVML's order, which is that of the PCI bus.
+    """Return every GPU of the machine, in NVML's order, which is the order of the PCI bus.
 
     Raises:
         Unavailable: there is no GPU.
@@ -221,17 +223,17 @@ def all_devices() -> list[Device]:
 
 
 def visible_devices(chosen: str | None = None, order: str | None = None) -> list[Device]:
-    """Return the GPUs that CUDA shows this process, in CUDA's order.
+    """Return the GPUs that CUDA shows to this process, in CUDA's order.
 
-    CUDA numbers the fastest GPU first unless CUDA_DEVICE_ORDER is PCI_BUS_ID, so among different GPUs a number is
-    ambiguous.
+    CUDA numbers the fastest GPU first unless CUDA_DEVICE_ORDER is PCI_BUS_ID. So if the GPUs of the machine differ, it
+    is not known which GPU a number means.
 
     Args:
-        chosen: CUDA_VISIBLE_DEVICES, by default the environment's.
-        order: CUDA_DEVICE_ORDER, by default the environment's.
+        chosen: value of CUDA_VISIBLE_DEVICES; None for the one in the environment.
+        order: value of CUDA_DEVICE_ORDER; None for the one in the environment.
 
     Raises:
-        Unavailable: no GPU is visible, a number is ambiguous, or it names a MIG slice.
+        Unavailable: no GPU is visible, a number is ambiguous, or `chosen` names a MIG slice.
     """
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES") if chosen is None else chosen
     devices = all_devices()
@@ -254,20 +256,22 @@ def visible_devices(chosen: str | None = None, order: str | None = None) -> list
 
 
 def visible_device(number: int) -> Device:
-    """Return the GPU that CUDA calls by this number in this process.
+    """Return the GPU with this CUDA number in this process, such as 1 for cuda:1.
 
     Raises:
-        Unavailable: it is not visible, the number is ambiguous, or it names a MIG slice.
+        Unavailable: no such GPU is visible, the number is ambiguous, or CUDA_VISIBLE_DEVICES names a MIG slice.
     """
     devices = visible_devices()
     if number >= len(devices):
-        raise Unavailable(NO_DEVICE, f"cuda:{number} of {len(devices)} visible GPUs")
+        raise Unavailable(NO_DEVICE, f"there is no cuda:{number}; the number of visible GPUs is {len(devices)}")
     if "CUDA_VISIBLE_DEVICES" not in os.environ and not _are_numbered(devices):
-        raise Unavailable(AMBIGUOUS, f"cuda:{number} of different GPUs; set CUDA_DEVICE_ORDER=PCI_BUS_ID")
+        raise Unavailable(
+            AMBIGUOUS, f"the GPUs differ, so cuda:{number} is ambiguous; set CUDA_DEVICE_ORDER=PCI_BUS_ID"
+        )
     return devices[number]
 
 
 def _are_numbered(devices: list[Device], order: str | None = None) -> bool:
-    """Whether CUDA numbers the GPUs as NVML does, or all GPUs are alike."""
+    """Return whether CUDA's numbers mean the same GPUs as NVML's, or all GPUs are of one model."""
     order = os.environ.get("CUDA_DEVICE_ORDER", "") if order is None else order
     return order == "PCI_BUS_ID" or len({device.name for device in devices}) == 1

@@ -1,9 +1,10 @@
 """RAPL: energy of processor packages and main memory, from the files of Linux's powercap driver.
 
 Each zone is a folder with `name`, `energy_uj` (a counter in microjoules that wraps) and `max_energy_range_uj` (where it
-wraps): kernel documentation, power/powercap. Zones are recognised by name. Packages are added up. `dram` is a child of
-its package, but its energy is not in the package's counter. `core` and `uncore` are in it, and `psys` is the whole
-platform: these three are never added. The figures are those of the machine, not of a process.
+wraps): kernel documentation, power/powercap. Zones are recognised by name. The energy of all packages is added up.
+`dram` is a child of its package, but its energy is not in the package's counter, so it is a component of its own. The
+energy of `core` and `uncore` is in the package's counter, and `psys` covers the whole platform, so these three are not
+read. The counters cover the whole machine, not a single process.
 """
 
 import re
@@ -23,7 +24,10 @@ PACKAGE = re.compile(r"package-\d+(-die-\d+)?")
 
 @dataclass(frozen=True)
 class Zone:
-    """One counter; `component` is cpu_package or cpu_dram, `range_uj` the value at which it wraps."""
+    """One RAPL zone and its energy counter.
+
+    `component` is cpu_package or cpu_dram, `range_uj` the value in microjoules at which the counter wraps.
+    """
 
     component: str
     name: str
@@ -34,17 +38,17 @@ class Zone:
         """Return the counter in microjoules.
 
         Raises:
-            OSError: it cannot be read.
-            ValueError: it is not a number.
+            OSError: the counter cannot be read.
+            ValueError: the file does not contain a number.
         """
         return int((self.folder / "energy_uj").read_text())
 
 
 def find_zones(root: Path = ROOT) -> tuple[list[Zone], str | None]:
-    """Return the zones that can be read and added up; if there are none, the reason code, else None.
+    """Return the zones whose energy can be read and added up, and None; without zones, [] and the reason code.
 
-    A zone of the memory-mapped interface with the name of another zone is the same zone. Where several dies show one
-    counter, as on some AMD processors, only the first is returned.
+    Zones that repeat another zone are left out: those of the memory-mapped interface (mmio) with the same name, and
+    dies that show the counter of an earlier die, as on some AMD processors.
     """
     zones: dict[tuple[str, str], Zone] = {}
     refused = False
@@ -74,7 +78,7 @@ def _zone(folder: Path) -> Zone | None:
 
 
 def _without_mirrors(zones: list[Zone]) -> list[Zone]:
-    """Drop zones whose counter equals, to the microjoule, that of an earlier zone."""
+    """Return the zones, except those whose counter equals the counter of an earlier zone to the microjoule."""
     kept: list[Zone] = []
     for zone in zones:
         if not any(_is_mirror(zone, other) for other in kept if other.component == zone.component):
@@ -83,7 +87,7 @@ def _without_mirrors(zones: list[Zone]) -> list[Zone]:
 
 
 def _is_mirror(zone: Zone, other: Zone) -> bool:
-    """Whether two counters are equal, read within one tick: they move a thousand times a second."""
+    """Return whether two counters are equal when both are read between two ticks, which are about 1 ms apart."""
     for _ in range(MIRROR_READINGS):
         before, value, after = other.read_uj(), zone.read_uj(), other.read_uj()
         if before == after:
@@ -93,10 +97,10 @@ def _is_mirror(zone: Zone, other: Zone) -> bool:
 
 @dataclass
 class Counter:
-    """Energy of a zone since this object was made.
+    """Adds up the energy of a zone since the object was created, although the zone's counter wraps.
 
-    Call `update` at least once a minute: at 200 W a counter of 262 kJ wraps every 22 minutes, and two wraps between two
-    calls would count as one.
+    Call `update` at least once a minute: at 200 W, a counter that wraps at 262 kJ does so every 22 minutes, and two
+    wraps between two calls would count as one.
     """
 
     zone: Zone
@@ -107,10 +111,10 @@ class Counter:
         self._last = self.zone.read_uj()
 
     def update(self) -> None:
-        """Add the energy since the last call; a counter below its last value has wrapped.
+        """Add the energy since the last call. A counter that is below its last value has wrapped.
 
         Raises:
-            OSError: it cannot be read any more.
+            OSError: the counter can no longer be read.
         """
         now = self.zone.read_uj()
         self.total_uj += (now - self._last) % (self.zone.range_uj or 2**64)
@@ -118,5 +122,5 @@ class Counter:
 
     @property
     def joules(self) -> float:
-        """Joules since this object was made."""
+        """Energy in joules from the creation of the object to the last `update`."""
         return self.total_uj / 1e6

@@ -1,8 +1,8 @@
-"""The readings of one source over time, and the joules between two moments.
+"""The readings of one energy source over time, and the joules between two moments.
 
-A counter moves in ticks, every 20 to 100 ms on GPUs. A window that begins and ends at any moment is therefore wrong by
-up to a tick at each end: 10 % of a window of one second. Windows here begin and end on ticks, where both time and
-joules are known.
+A counter moves in ticks, every 20 to 100 ms on GPUs. The energy of a window that begins and ends at any moment may
+therefore be wrong by a tick at each end: 10 % of a window of one second. Windows here begin and end on ticks, at which
+both the time and the joules are known.
 """
 
 import itertools
@@ -22,14 +22,14 @@ STILL_S = 1.0
 
 @dataclass
 class Readings:
-    """Readings of one source: all of a power sensor, and of a counter only those at which it moved.
+    """The readings of one source. A power sensor's readings are all kept, a counter's only if the counter moved.
 
     Attributes:
         source: the source.
-        times_s: moments of the readings.
-        values: joules of a counter, or watts.
-        faults: moments and reason codes of readings that failed.
-        tick_s: update period of a counter, once `find_tick` has been called.
+        times_s: times of the readings, by the meter's clock.
+        values: joules of a counter, or watts of a power sensor.
+        faults: (time, reason code) of readings that failed.
+        tick_s: update period of a counter; None before `find_tick` is called, or if it found too few ticks.
     """
 
     source: Source
@@ -39,7 +39,7 @@ class Readings:
     tick_s: float | None = None
 
     def poll(self, now_s: float) -> None:
-        """Read once; keep a reading that fails as a fault with its reason."""
+        """Read the source once. If the reading fails, add the time and the reason to `faults`."""
         try:
             value = self.source.read()
         except Unavailable as why:
@@ -51,11 +51,11 @@ class Readings:
 
     @property
     def last_tick_s(self) -> float:
-        """The moment of the counter's last tick. The first reading is not a tick."""
+        """The time of the counter's last tick, -inf before the first tick. The first reading is not a tick."""
         return self.times_s[-1] if len(self.times_s) > 1 else -np.inf
 
     def find_tick(self) -> None:
-        """Set the update period to the median time between the ticks so far.
+        """Set `tick_s` to the median time between the ticks so far.
 
         The counter must have been read much more often than it ticks.
         """
@@ -64,12 +64,12 @@ class Readings:
     def joules(self, opened_s: float, closed_s: float) -> float:
         """Return the joules between two moments.
 
-        A counter is exact at its own ticks. Between two ticks it is interpolated linearly; after the last one it is
-        extrapolated with its mean power. The power of a sensor is integrated by the trapezoidal rule.
+        The value of a counter is exact at its ticks. Between two ticks it is interpolated linearly; after the last tick
+        it is extrapolated with the mean power. The power of a sensor is integrated by the trapezoidal rule.
 
         Raises:
-            Unavailable: a reading failed in between, the counter fell or did not move, or there are fewer than two
-                readings.
+            Unavailable: a reading failed between the two moments, the counter fell or did not move, or there are too
+                few readings.
         """
         for when, reason in self.faults:
             if opened_s <= when <= closed_s:
@@ -103,7 +103,7 @@ class Readings:
         return float(np.trapezoid(np.interp(at, times, watts), at))
 
     def peak(self, opened_s: float, closed_s: float) -> float | None:
-        """Return the highest power read between two moments, in watts; None for a counter."""
+        """Return the highest power read between two moments, in watts; None for a counter, or if none was read."""
         if self.source.is_counter:
             return None
         first, last = bisect_left(self.times_s, opened_s), bisect_right(self.times_s, closed_s)

@@ -1,7 +1,8 @@
-"""The settings of a GPU that its clock follows: the lock of its SM clock, and its power limit.
+"""The settings of a GPU that determine its clock: the lock of its SM clock, and its power limit.
 
-NVML sets both for an administrator (CAP_SYS_ADMIN) alone, and for every process on the GPU. It reports the power limit;
-it does not report a lock, so a lock is known only to whoever set it. Functions are as nvml.h documents them.
+Only an administrator (CAP_SYS_ADMIN) can change them through NVML, and a change applies to every process on the GPU.
+NVML reports the power limit but not the lock, so callers must remember a lock that they set. Functions are as nvml.h
+documents them.
 """
 
 from collections.abc import Callable
@@ -19,11 +20,11 @@ TRIES = 3
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of one GPU.
+    """The clock lock and the power limit of one GPU.
 
     Attributes:
-        locked_mhz: lowest and highest SM clock of the lock; None: the clock is not locked.
-        power_limit_mw: power limit; None where the board lacks one that can be set.
+        locked_mhz: lowest and highest SM clock that the lock allows, MHz; None if the clock is not locked.
+        power_limit_mw: power limit, mW; None if NVML does not report one.
     """
 
     locked_mhz: tuple[int, int] | None
@@ -31,7 +32,9 @@ class Settings:
 
 
 def supported_clocks(device: Device) -> list[int]:
-    """Return the SM clocks that can be locked at the highest memory clock, which a load runs at, in MHz, rising.
+    """Return the SM clocks that can be locked, in MHz, ascending.
+
+    These are the SM clocks at the highest memory clock, which the GPU uses under load.
 
     Raises:
         Unavailable: the GPU does not report them.
@@ -46,7 +49,7 @@ def supported_clocks(device: Device) -> list[int]:
 
 
 def power_limits(device: Device) -> tuple[int, int] | None:
-    """Return the lowest and the highest power limit in mW, or None where the board lacks one that can be set."""
+    """Return the lowest and the highest power limit that can be set, in mW, or None if none can be set."""
     import pynvml
 
     try:
@@ -59,7 +62,7 @@ def power_limits(device: Device) -> tuple[int, int] | None:
 def read_settings(device: Device, locked_mhz: tuple[int, int] | None = None) -> Settings:
     """Return the present settings of a GPU.
 
-    NVML does not report a lock of the clock, so the caller gives the one that it has set as `locked_mhz`.
+    NVML does not report a lock of the clock, so the caller passes the lock that it has set as `locked_mhz`.
     """
     import pynvml
 
@@ -71,7 +74,7 @@ def read_settings(device: Device, locked_mhz: tuple[int, int] | None = None) -> 
 
 
 def is_virtual(device: Device) -> bool:
-    """Return whether other virtual machines share the GPU (vGPU), on the host or in one of them."""
+    """Return whether virtual machines share the GPU (vGPU). The process may run on their host or in one of them."""
     import pynvml
 
     try:
@@ -82,7 +85,7 @@ def is_virtual(device: Device) -> bool:
 
 
 def is_administrator(status: Path = Path("/proc/self/status")) -> bool:
-    """Return whether this process has CAP_SYS_ADMIN, which root in a container usually lacks (proc(5))."""
+    """Return whether this process has CAP_SYS_ADMIN, which root in a container usually lacks; see proc(5)."""
     try:
         lines = status.read_text().splitlines()
     except OSError:
@@ -92,17 +95,17 @@ def is_administrator(status: Path = Path("/proc/self/status")) -> bool:
 
 
 def change(device: Device, settings: Settings) -> None:
-    """Set the power limit, if it is another one, and the lock of the SM clock.
+    """Set the power limit, if it differs from the present one, and the lock of the SM clock.
 
     Raises:
-        Unavailable: NVML refused one of them; the other may be set.
+        Unavailable: NVML refused one of the two; the other may have been set.
     """
     _set_limit(device, settings)
     _set_lock(device, settings)
 
 
 def put_back(device: Device, settings: Settings) -> str | None:
-    """Set both settings, each also if the other fails; return why that failed, or None if it did not."""
+    """Set power limit and lock, each even if the other fails; return what failed as text, or None if both were set."""
     faults = [_tried(lambda: _set_limit(device, settings)), _tried(lambda: _set_lock(device, settings))]
     return "; ".join(fault for fault in faults if fault) or None
 

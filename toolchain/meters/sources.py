@@ -1,6 +1,7 @@
 """The sources of energy readings on this machine: counters in joules and sensors in watts, by component and device.
 
-A source is in the inventory only if a reading succeeded. A component without a source has its reason in `missing`.
+A source is in the inventory only if a first reading succeeded. For a component without a source, `missing` has the
+reason.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,13 +25,13 @@ RAPL: Method = "rapl"
 
 @dataclass(frozen=True)
 class Source:
-    """One counter or sensor.
+    """One energy counter or power sensor of a device.
 
     Attributes:
         component: one of `COMPONENTS`.
         device: UUID of a GPU, or name of a RAPL zone.
-        method: how it is read.
-        read: returns joules since some moment, or watts; raises `Unavailable` if it cannot.
+        method: how it is read: COUNTER, INTEGRAL or RAPL.
+        read: returns joules since a fixed moment for a counter, watts for a sensor; raises `Unavailable` if it fails.
     """
 
     component: str
@@ -40,18 +41,18 @@ class Source:
 
     @property
     def is_counter(self) -> bool:
-        """Whether it returns joules since some moment, not watts."""
+        """Whether the source is a counter, which returns joules, and not a sensor, which returns watts."""
         return self.method != INTEGRAL
 
 
 @dataclass
 class Inventory:
-    """The sources of this machine.
+    """The sources of energy readings on this machine.
 
     Attributes:
-        sources: counters and sensors of which a reading succeeded.
-        gpus: the GPUs that they belong to.
-        missing: component -> reason code and detail, where it or one of its devices lacks a source.
+        sources: counters and sensors from which a first reading succeeded.
+        gpus: the GPUs to read, including those without a source.
+        missing: component -> reason code and detail, if the component or one of its devices lacks a source.
     """
 
     sources: list[Source] = field(default_factory=list)
@@ -61,13 +62,13 @@ class Inventory:
 
 @contextmanager
 def open_sources(device: str | None = None, *, powercap: Path = rapl.ROOT) -> Iterator[Inventory]:
-    """Yield the sources of this machine, and hold the NVML session open. No thread draws progress meanwhile.
+    """Yield the sources of this machine. Within the context, an NVML session stays open and no progress line is drawn.
 
     Without an open session the driver may unload and reset its counter.
 
     Args:
-        device: with numbers, as in cuda:1 or cuda:0,1, only these GPUs are read; otherwise every GPU that CUDA shows
-            this process.
+        device: the GPUs to read, by number, such as cuda:1 or cuda:0,1; without numbers or if None, every GPU that CUDA
+            shows to this process.
         powercap: folder of the RAPL zones.
     """
     found = Inventory()
@@ -113,7 +114,7 @@ def _check_scope(gpu: Device, method: str) -> None:
     """Refuse readings that cover more than the GPU in use.
 
     Raises:
-        Unavailable: they cover all MIG slices of the GPU, or a module of GPU and processor.
+        Unavailable: the readings cover all MIG slices of the GPU, or the counter covers GPU and processor together.
     """
     if gpu.is_mig():
         raise Unavailable(nvml.MIG, "the readings cover the whole GPU, not the slice")
@@ -127,7 +128,10 @@ def _add_rapl(found: Inventory, powercap: Path) -> None:
         found.sources.append(Source(zone.component, zone.name, RAPL, _joules_of(rapl.Counter(zone))))
     for component in (PACKAGE, DRAM):
         if not any(zone.component == component for zone in zones):
-            found.missing[component] = (reason or rapl.ABSENT, f"no such zone below {powercap}")
+            found.missing[component] = (
+                reason or rapl.ABSENT,
+                f"there is no RAPL zone for {component} below {powercap}",
+            )
 
 
 def _joules_of(counter: rapl.Counter) -> Callable[[], float]:
