@@ -145,5 +145,5 @@ def test_a_part_without_a_residual_input_is_refused(exported):
     norm = list(graph.nodes(model, "LayerNormalization"))[1]
     add = norm.inputs[0].producer()
     norm.replace_input_with(0, add.inputs[0])
-    with pytest.raises(InputError, match="sa_layer_norm: does not normalise a sum"):
+    with pytest.raises(InputError, match="sa_layer_norm: this LayerNorm does not normalise a sum"):
         without(model, "attention")

@@ -74,7 +74,7 @@ def test_a_layer_that_normalises_first_has_its_border_before_the_second_norm():
 
 def test_a_model_without_encoder_layers_is_refused():
     plain = Model(lambda: nn.Linear(4, 4))
-    with pytest.raises(InputError, match="Linear: has 0 LayerNorms"):
+    with pytest.raises(InputError, match="Linear: this layer has 0 LayerNorms"):
         find_anatomy(plain, lambda: plain(torch.tensor([[1]])))
     with pytest.raises(InputError, match="has no list of layers"):
         find_anatomy(nn.Linear(2, 2), lambda: None)

@@ -53,8 +53,8 @@ def test_ranges_become_groups_and_other_ranges_are_not_counted(tmp_path):
     ("text", "message"),
     [
         ("a,b\n1,2\n", r"lacks the columns Total Time \(ns\), Instances, Range"),
-        (table(ROWS[1:]), "contains no NVTX range of `toolchain profile`"),
-        (table([("1", "n/a", 2, "PushPop", ":call")]), "not a report of nsys"),
+        (table(ROWS[1:]), "the report contains no NVTX range of `toolchain profile`"),
+        (table([("1", "n/a", 2, "PushPop", ":call")]), "this is not a report of nsys"),
     ],
 )
 def test_another_file_is_refused(tmp_path, text, message):
@@ -64,7 +64,7 @@ def test_another_file_is_refused(tmp_path, text, message):
 
 
 def test_a_missing_file_is_refused():
-    with pytest.raises(InputError, match=r"gone\.csv: cannot be read"):
+    with pytest.raises(InputError, match=r"gone\.csv: the file cannot be read"):
         read_nsys(Path("gone.csv"))
 
 

@@ -125,7 +125,7 @@ def test_the_time_between_spans_is_other():
 
 
 def test_a_backend_without_a_profiler_is_refused_at_once():
-    with pytest.raises(UsageError, match="--backend ort-trt: cannot be profiled"):
+    with pytest.raises(UsageError, match="--backend ort-trt: this backend cannot be profiled"):
         profile(None, {"backend": "ort-trt"})
 
 

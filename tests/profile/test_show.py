@@ -79,7 +79,7 @@ def test_unresolved_energy_is_marked(capsys):
     [
         ({"trace": "t.json"}, "open t.json in https://ui.perfetto.dev"),
         ({"nsys_command": "nsys profile X"}, "then: toolchain profile --nsys toolchain-profile.nsys-rep"),
-        ({"time_method": "ablation"}, "times are differences to graphs without each part"),
+        ({"time_method": "ablation"}, "the time of a part is the difference from a graph in which it is removed"),
         ({}, "the tokenizer takes the most time"),
     ],
 )

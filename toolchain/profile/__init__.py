@@ -1,4 +1,7 @@
-"""Profile a backend: time and energy of one batch by part of the model, from text to logits."""
+"""Profile a backend: time and energy of one batch, from text to logits, by group.
+
+A group is a part of the model, such as attention, or work on the host, such as tokenising (groups.py).
+"""
 
 import logging
 import statistics
@@ -47,15 +50,16 @@ def profile(
     trace: Path | None = None,
     progress: Callable[[str], None] = log.info,
 ) -> ProfileResult:
-    """Return the time and the energy of one batch, by group and by node.
+    """Return the time and the energy of one batch by group, and its time by node.
 
     Args:
         place: folder of a bundle; None for the last one built.
         changes: options as in a recipe, such as backend, device and file.
-        joules_per_call: runs work under continuous load and returns (J a call, None) or (None, reason code).
-        rounds: number of rounds in which each part is ablated once.
-        trace: file for the profiled calls as a Chrome trace.
-        progress: takes a line of progress.
+        joules_per_call: runs a function under continuous load and returns (joules per call, None) or (None, reason
+            code); None to measure no energy.
+        rounds: number of rounds; in each, the whole call and every variant without a group are measured once.
+        trace: file for a Chrome trace of the profiled calls; None to write no trace.
+        progress: called with each line of progress.
 
     Raises:
         ToolchainError: see errors.py.
@@ -89,13 +93,13 @@ def profile(
 
 
 def _target(changes: RecipeValues, place: Path | None) -> Target:
-    """Return the target, whose backend must have a profiler.
+    """Return the artefact and backend that are profiled, after checking that the backend has a profiler.
 
     Raises:
         ToolchainError: see errors.py.
     """
     if (asked := changes.get("backend") or "ort") not in PROFILERS:
-        raise UsageError(f"--backend {asked}: cannot be profiled. Choose one of {', '.join(PROFILERS)}.")
+        raise UsageError(f"--backend {asked}: this backend cannot be profiled. Choose one of {', '.join(PROFILERS)}.")
     target = find_target(changes, place)
     if target.bundle:
         target.bundle.require_one_model("profile")
@@ -103,10 +107,10 @@ def _target(changes: RecipeValues, place: Path | None) -> Target:
 
 
 def _workload(target: Target, progress: Callable[[str], None]) -> tuple[Workload, ProfiledBatch]:
-    """Return the batch in the middle of those that an evaluation forms, and its description."""
+    """Return the batch to profile, which is the middle one of those that an evaluation forms, and its description."""
     resolved = target.resolved
     texts, origin = _texts(resolved)
-    progress(f"choosing a batch size, {len(texts)} rows")
+    progress(f"choosing a batch size with {len(texts)} rows")
     choices = {"device": target.device, "precision": target.precision}
     with open_runtime(target.backend, target.model, **choices) as infer:
         budget = choose_budget(infer, resolved.encode, texts, seed=resolved.recipe.seed)
@@ -124,7 +128,7 @@ def _workload(target: Target, progress: Callable[[str], None]) -> tuple[Workload
 
 
 def _texts(resolved: ResolvedRecipe) -> tuple[list[Text], str]:
-    """Return texts of the evaluated split, or built-in ones if its data are not available, and their origin."""
+    """Return the texts to run and where they are from: the evaluated split, or built-in sentences without its data."""
     if resolved.has_local_rows:
         with suppress(ToolchainError):
             found = resolved.rows(resolved.recipe.split).sample(ROWS, seed=resolved.recipe.seed)
@@ -134,14 +138,18 @@ def _texts(resolved: ResolvedRecipe) -> tuple[list[Text], str]:
 
 
 def _milliseconds(work: Callable[[], object]) -> tuple[float | None, str | None]:
-    """Return the median time of a call in ms, for backends whose profiler does not time kernels."""
+    """Return (median time of a call in ms, None).
+
+    This is a `Measure` of time instead of joules, for ablation on backends whose profiler does not time kernels.
+    """
     return statistics.median(milliseconds(work)), None
 
 
 def _ablated_ms(found: Rounds, timed: Timed) -> dict[str, float]:
-    """Return ms a call by group: from the host's clock for the host's groups, from differences for the model's.
+    """Return the time of each group in ms per call, where the profiler does not time kernels.
 
-    A difference below 0 is noise around a small time, so it counts as 0.
+    Work on the host has the time of the host's clock; parts of the model have the mean difference by ablation. A
+    negative difference is noise around a small time, so it becomes 0. `other` is the rest of the call.
     """
     known = {group: [value for value in found.groups.get(group, []) if value is not None] for group in PARTS}
     ms = {group: timed.groups[group] for group in HOST}
@@ -151,7 +159,7 @@ def _ablated_ms(found: Rounds, timed: Timed) -> dict[str, float]:
 
 
 def _groups(ms: dict[str, float], energy: dict[str, GroupEnergy]) -> list[GroupRecord]:
-    """Return time, share and energy of the groups, in the order of GROUPS."""
+    """Return, for each group in the order of GROUPS, its time, its fraction of the total time, and its energy."""
     total = sum(ms.values())
     return [
         {"group": group, "ms": ms[group], "share": ms[group] / total, **energy[group]}

@@ -1,7 +1,7 @@
-"""Change a graph so that a part of the encoder is removed or runs several times; the difference is the part's cost.
+"""Change a graph so that a part of the encoder is removed or runs several times.
 
-The changed graph keeps the precision of the evaluated one. It runs and gives logits of the same shape, whose values
-have no meaning.
+The difference in time or energy from the original graph is the cost of the part. The changed graph keeps the precision
+of the original. Its logits have the same shape, but their values have no meaning.
 """
 
 import itertools
@@ -29,8 +29,8 @@ CONVERSIONS = {"Cast", "QuantizeLinear", "DequantizeLinear", "Identity"}
 def without(model: ir.Model, group: str) -> int:
     """Remove attention or the feed-forward part from all layers, in place; return the number of removed parts.
 
-    A part is the nodes between two LayerNorms and the second of them. It is replaced by its residual input, the output
-    of the first.
+    A part consists of the nodes between two consecutive LayerNorms and of the second LayerNorm. It is replaced by its
+    residual input, which is the output of the first LayerNorm.
 
     Raises:
         InputError: a LayerNorm does not normalise the sum of a part's input and output.
@@ -43,7 +43,8 @@ def without(model: ir.Model, group: str) -> int:
             residual = _residual(norm, before.outputs[0])
             if residual is None:
                 raise InputError(
-                    f"{name_of(norm)}: does not normalise a sum with the input of its part. {group} is not ablated."
+                    f"{name_of(norm)}: this LayerNorm does not normalise a sum with the residual input of {group}, "
+                    "so its cost cannot be measured by removing it."
                 )
             norm.outputs[0].replace_all_uses_with(residual)
             count += 1
@@ -52,7 +53,10 @@ def without(model: ir.Model, group: str) -> int:
 
 
 def _residual(norm: ir.Node, kept: ir.Value) -> ir.Value | None:
-    """Return `kept`, or its first token, if a LayerNorm reads a sum with it; else None."""
+    """Return the residual input of a part whose input is `kept`, if a LayerNorm normalises a sum with it; else None.
+
+    It is `kept` itself, or the first token of `kept`.
+    """
     total = _before_conversions(norm.inputs[0])
     add = total.producer() if total is not None else None
     for value in map(_before_conversions, add.inputs) if add is not None and add.op_type in ADDITIONS else ():
@@ -73,14 +77,14 @@ def _before_conversions(value: ir.Value | None) -> ir.Value | None:
 
 
 def repeated(model: ir.Model, group: str, times: int) -> int:
-    """Make the embedding or the head run `times` more, in place; return the number of added nodes.
+    """Make the embedding or the head run `times` more times, in place; return the number of added nodes.
 
-    No two copies compute the same values, because a runtime would merge them: each embedding gets the rows of the batch
-    in another order, and each head an input scaled by another factor. Their results become outputs of the graph, so
-    that no runtime removes them as unused.
+    Each copy of the embedding gets the rows of the batch in another order, and each copy of the head an input scaled by
+    another factor. Otherwise a runtime would merge copies that compute the same values. The results become outputs of
+    the graph, so that no runtime removes them as unused.
 
     Raises:
-        InputError: the graph has no such part.
+        InputError: the graph has no nodes that can be identified as this part.
     """
     places = place_nodes(model)
     nodes = [node for node in model.graph if places[name_of(node)].group == group]
@@ -100,7 +104,7 @@ def _ids(model: ir.Model) -> ir.Value | None:
 
 
 def _first_token(head: list[ir.Node]) -> ir.Value | None:
-    """Return the first tensor of the head without a dimension for tokens."""
+    """Return the first tensor of the head with one vector per row, [batch, width]; None if there is none."""
     made = (value for node in head for value in node.outputs)
     return next((value for value in made if value.shape is not None and len(value.shape) == 2), None)
 
@@ -116,7 +120,10 @@ def _downstream(nodes: list[ir.Node], start: ir.Value) -> list[ir.Node]:
 
 
 def _copy(model: ir.Model, nodes: list[ir.Node], known: dict[ir.Value, ir.Value], suffix: str) -> None:
-    """Append copies of `nodes` that read `known` instead; tensors that no node reads become outputs of the graph."""
+    """Append copies of `nodes` to the graph.
+
+    The copies read `known[value]` instead of `value`. Their outputs that no node reads become outputs of the graph.
+    """
     inside = {value for node in nodes for value in node.outputs}
     read = (value for node in nodes for value in node.inputs if value is not None)
     known |= {value: value for value in read if value not in inside and value not in known}
@@ -130,7 +137,7 @@ def _copy(model: ir.Model, nodes: list[ir.Node], known: dict[ir.Value, ir.Value]
 
 
 def _rotated(model: ir.Model, ids: ir.Value, number: int) -> ir.Value:
-    """Return the ids with the first `number` rows of the batch moved to its end."""
+    """Return the token ids with the first `number` rows of the batch moved to its end."""
     ends = {
         name: add_initializer(model, f"again.{name}", np.array([at], np.int64))
         for name, at in {"first": 0, str(number): number, "last": np.iinfo(np.int64).max}.items()
@@ -158,7 +165,7 @@ def _add(
     like: ir.Value,
     attributes: dict[str, int] | None = None,
 ) -> ir.Value:
-    """Append a node and return its only output, which gets `name` and the type and shape of `like`."""
+    """Append a node to the graph; return its only output, which gets `name` and the type and shape of `like`."""
     node = ir.node(op_type, list(inputs), attributes, name=name)
     made = node.outputs[0]
     made.name, made.type, made.shape = name, like.type, like.shape

@@ -1,7 +1,8 @@
-"""Find the parts of an encoder in PyTorch by the order in which its modules run, without names of architectures.
+"""Find the parts of any encoder in PyTorch by the order in which its modules run, without knowing its architecture.
 
-The layers are the list of modules of one class with the most parameters. The embedding contains tables and runs before
-them, and the head runs after them. Within a layer, LayerNorms separate attention and the feed-forward part.
+The encoder layers are the ModuleList of a single class that has the most parameters. The embedding is the module beside
+it that contains embedding tables, and the head runs after the layers. Within a layer, LayerNorms separate attention and
+the feed-forward part.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ class Layer:
     """One encoder layer.
 
     `border`: the LayerNorm between attention and the feed-forward part.
-    `post`: whether attention ends with that LayerNorm, as in BERT; else the feed-forward part begins with it.
+    `post`: whether attention ends with that LayerNorm, as in BERT; if not, the feed-forward part begins with it.
     `attention`, `feed_forward`: the direct child modules, LayerNorms included, in the order in which they run.
     """
 
@@ -33,7 +34,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The parts of an encoder classifier."""
+    """The parts of an encoder classifier: the embedding, the encoder layers in order, and the modules of the head."""
 
     embedding: "nn.Module"
     layers: tuple[Layer, ...]
@@ -41,10 +42,10 @@ class Anatomy:
 
 
 def find_anatomy(module: "nn.Module", run: Callable[[], Any]) -> Anatomy:
-    """Return the parts of a classifier, from the order of its modules while `run` runs it once.
+    """Return the parts of a classifier; `run` runs it once, to see in which order its modules run.
 
     Raises:
-        InputError: it lacks a list of layers with two LayerNorms each, or embedding tables before them.
+        InputError: the model lacks a list of layers with two LayerNorms each, or embedding tables.
     """
     stack = _stack(module)
     with _recorded_order(module) as order:
@@ -61,7 +62,7 @@ def find_anatomy(module: "nn.Module", run: Callable[[], Any]) -> Anatomy:
 
 @contextmanager
 def _recorded_order(module: "nn.Module") -> Iterator[list["nn.Module"]]:
-    """Yield a list that afterwards contains each module that ran, once, in the order in which they ended."""
+    """Yield a list that is filled at the end of the context: the modules that ran, in the order in which they ended."""
     order: dict[nn.Module, None] = {}
     hooks = [one.register_forward_hook(lambda one, *_: order.setdefault(one)) for one in module.modules()]
     found: list[nn.Module] = []
@@ -78,7 +79,9 @@ def _stack(module: "nn.Module") -> "nn.Module":
 
     lists = [one for one in module.modules() if isinstance(one, nn.ModuleList) and len(set(map(type, one))) == 1]
     if not lists:
-        raise InputError(f"{type(module).__name__}: has no list of layers. Profile its graph with --backend ort.")
+        raise InputError(
+            f"{type(module).__name__}: the model has no list of layers. Profile its graph with --backend ort."
+        )
     return max(lists, key=_size)
 
 
@@ -104,7 +107,8 @@ def _layer(layer: "nn.Module", order: list["nn.Module"]) -> Layer:
     norms = [one for one in leaves if is_norm(one)]
     if len(norms) < 2:
         raise InputError(
-            f"{type(layer).__name__}: has {len(norms)} LayerNorms, not 2. Profile its graph with --backend ort."
+            f"{type(layer).__name__}: this layer has {len(norms)} LayerNorms, and a profile needs 2. "
+            "Profile its graph with --backend ort."
         )
     post = not is_norm(leaves[0])
     border = norms[0] if post else norms[1]
@@ -114,10 +118,10 @@ def _layer(layer: "nn.Module", order: list["nn.Module"]) -> Layer:
 
 
 def _has_weights(module: "nn.Module") -> bool:
-    """Return whether a leaf has weights; dropout and activations have none."""
+    """Return whether a module without children has weights; dropout and activations have none."""
     return any(True for _ in module.parameters())
 
 
 def is_norm(module: "nn.Module") -> bool:
-    """Return whether a module is a LayerNorm or similar, by its class name, because some models define their own."""
+    """Return whether a module is a LayerNorm or similar, by its class name: some models define their own class."""
     return type(module).__name__.endswith("Norm")

@@ -1,8 +1,9 @@
-"""Measure the cost of each group by ablation: the whole call and its variants, in rounds.
+"""Measure the cost (time or energy) of each group by ablation, in rounds.
 
+Each round measures the whole call once, and once every variant: the call without a group, or with k more runs of it.
 cost(group) = whole - variant without the group, or (variant with k more runs of it - whole) / k. The order within a
 round is random, so that a drift of temperature or clocks does not favour one variant. Differences are taken within a
-round, where a drift cancels.
+round, where most of a drift cancels.
 """
 
 from collections.abc import Callable, Collection
@@ -33,7 +34,10 @@ Opened = Callable[[], AbstractContextManager[Work]]
 
 @dataclass(frozen=True)
 class Variant:
-    """The whole call with `times` more runs of a group; -1 means without the group."""
+    """A changed call: with `times` more runs of a group, or without the group if `times` is -1.
+
+    `open` loads what the call needs.
+    """
 
     group: str
     times: int
@@ -44,14 +48,16 @@ class Variant:
         return f"without {self.group}" if self.times < 0 else f"with {self.times} more runs of {self.group}"
 
     def cost(self, whole: float, found: float) -> float:
-        """Return the cost of the group, from the values of the whole and of this variant."""
+        """Return the cost of the group, from the cost of the whole call and that of this variant (`found`)."""
         return (found - whole) / self.times
 
 
 @dataclass
 class Rounds:
-    """The measurements of all rounds: in each, the cost of the whole batch and of each part; None where one failed.
+    """The measurements of all rounds. A value is None if its measurement failed.
 
+    `whole`: cost of the whole call in each round.
+    `groups`: group -> its cost in each round.
     `reason`: reason code of the last failed measurement.
     """
 
@@ -69,8 +75,8 @@ def measure_variants(
     seed: int = 0,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Rounds:
-    """Measure the whole and each variant once a round, in random order; stop if the first measurement fails."""
-    works = {"": ("the whole", whole)} | {one.group: (str(one), one.open) for one in variants}
+    """Measure the whole call and each variant once per round, in random order; stop if the first measurement fails."""
+    works = {"": ("the whole call", whole)} | {one.group: (str(one), one.open) for one in variants}
     found = Rounds(groups={variant.group: [] for variant in variants})
     generator = np.random.default_rng(seed)
     for number in range(rounds):
@@ -93,7 +99,7 @@ def measure_variants(
 
 @dataclass(frozen=True)
 class Energy:
-    """Energy of the groups, of the remainder that belongs to none, and of the whole call."""
+    """The energy of each group, of the remainder that belongs to no group, and of the whole call."""
 
     groups: dict[str, GroupEnergy]
     remainder: GroupEnergy
@@ -101,11 +107,12 @@ class Energy:
 
 
 def apportion(ms: dict[str, float], found: Rounds | None) -> Energy:
-    """Return the energy of a call, of each group in `ms` (ms a call), and of the remainder.
+    """Return the energy of a call, of each group in `ms` (group -> ms per call), and of the remainder.
 
-    An ablated group has the mean of its rounds. If all parts of the model were ablated, the rest is the remainder.
-    Otherwise the groups that could not be ablated share the rest in proportion to their time, with the method
-    `by_time`. Without a measurement each energy is None with a reason.
+    An ablated group has the mean of its rounds. The rest is the energy of the call without that of the ablated groups.
+    If all parts of the model were ablated, the rest becomes the remainder. Otherwise it is divided among the groups
+    that could not be ablated, in proportion to their time (method `by_time`). Without a measurement, every energy is
+    None, with a reason code.
     """
     if found is None or not any(value is not None for value in found.whole):
         nothing = _nothing(NOT_REQUESTED if found is None else found.reason or TOO_FEW)
@@ -127,14 +134,14 @@ def apportion(ms: dict[str, float], found: Rounds | None) -> Energy:
 
 
 def _rest(index: int, found: Rounds, groups: Collection[str]) -> float | None:
-    """Return the cost of one round's whole less that of the ablated groups; None where a measurement failed."""
+    """Return the cost of the whole call minus that of the ablated groups, in one round; None if one is missing."""
     values = [found.whole[index], *(found.groups[group][index] for group in groups)]
     known = [value for value in values if value is not None]
     return known[0] - sum(known[1:]) if len(known) == len(values) else None
 
 
 def _record(values: list[float | None], method: str, reason: str | None) -> GroupEnergy:
-    """Return the mean of the rounds and its 95 % interval by Student's t, which needs two rounds."""
+    """Return the record of an energy: the mean over rounds and its 95 % interval by Student's t, from two rounds on."""
     known = [value for value in values if value is not None]
     if not known:
         return _nothing(reason or TOO_FEW)

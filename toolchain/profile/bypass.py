@@ -1,4 +1,4 @@
-"""Change a PyTorch model so that a part is removed or runs several times, as `ablate` does for graphs."""
+"""Change a PyTorch model so that a part of it is removed or runs several times, as ablate.py does for graphs."""
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -17,15 +17,16 @@ Forward = Callable[..., Any]
 def without(anatomy: Anatomy, group: str, run: Callable[[], Any]) -> Iterator[None]:
     """Remove attention or the feed-forward part from all layers until the context ends.
 
-    The modules of a part are replaced: the one with its LayerNorm returns the residual input, the others return zero.
-    `run` runs the model once, to find the form of their outputs.
+    The forward methods of a part's modules are replaced: the module with the LayerNorm returns the residual input, the
+    others return zero. `run` runs the model once, to see which modules return a tuple.
 
     Raises:
-        InputError: the LayerNorms come before their parts, so no module receives the residual input.
+        InputError: the LayerNorms come before attention and feed-forward, so no module receives the residual input.
     """
     if not all(layer.post for layer in anatomy.layers):
         raise InputError(
-            "The LayerNorms come before their parts, so no part can be removed. Its energy is apportioned by time."
+            f"The model's LayerNorms come before attention and feed-forward, so {group} cannot be removed. "
+            "Its energy is estimated from its time."
         )
     parts = [layer.attention if group == "attention" else layer.feed_forward for layer in anatomy.layers]
     sizes = _tuple_sizes({part for modules in parts for part in modules}, run)
@@ -40,26 +41,32 @@ def without(anatomy: Anatomy, group: str, run: Callable[[], Any]) -> Iterator[No
 
 @contextmanager
 def repeated(anatomy: Anatomy, group: str, times: int) -> Iterator[None]:
-    """Make the embedding or the head run `times` more until the context ends."""
+    """Make the embedding or the head run `times` more times per call, until the context ends."""
     modules = (anatomy.embedding,) if group == "embedding" else anatomy.head
     with _replaced({module: _again(module.forward, times) for module in modules}):
         yield
 
 
 def _kept(*values: Any) -> Any:
-    """Return the first tensor with dimensions: the residual input of the part."""
+    """Return a part's residual input: the first tensor with dimensions among the arguments of a module.
+
+    Outputs of the part's other modules have no dimensions (see `_nothing`).
+    """
     import torch
 
     return next(value for value in values if isinstance(value, torch.Tensor) and value.ndim)
 
 
 def _nothing(*values: Any) -> Any:
-    """Return a scalar zero, which can be added to any shape."""
+    """Return zero as a tensor without dimensions, which can be added to a tensor of any shape."""
     return _kept(*values).new_zeros(())
 
 
 def _given(function: Forward, size: int | None) -> Forward:
-    """Return a forward with the result of `function`, as the first value of a tuple of `size` if that is given."""
+    """Return a forward method that returns the result of `function`.
+
+    If `size` is given, the method returns a tuple of this length: the result, then None.
+    """
 
     def forward(*values: Any, **named: Any) -> Any:
         found = function(*values, *named.values())
@@ -78,7 +85,7 @@ def _again(original: Forward, times: int) -> Forward:
 
 
 def _tuple_sizes(modules: Collection["nn.Module"], run: Callable[[], Any]) -> dict["nn.Module", int | None]:
-    """Return the length of the tuple that each module returns; None for a module that returns a tensor."""
+    """Run the model once; return the length of the tuple that each module returns, or None if it returns a tensor."""
     sizes: dict[nn.Module, int | None] = {}
 
     def look(module: "nn.Module", _: Any, output: Any) -> None:

@@ -1,7 +1,7 @@
-"""Assign each node of a graph to a part of the encoder, from the LayerNorms and softmaxes of the graph.
+"""Assign each node of a graph to a part of the encoder, by the LayerNorms and softmaxes of the graph.
 
-Because only these two are used, it works for graphs in float32, in float16, with Q/DQ nodes, with plugins and without
-padding, and for the graph that ONNX Runtime optimised.
+Because only these two operators are used, it works for graphs in float32, in float16, with Q/DQ nodes, with plugins and
+without padding, and for the graph that ONNX Runtime has optimised.
 """
 
 import re
@@ -42,7 +42,10 @@ SEPARATORS = re.compile(r"\.\.\.|[\s+(),{}\[\]]+")
 
 @dataclass(frozen=True)
 class Place:
-    """A group, and the number of the encoder layer; None for nodes that all layers share, such as the mask."""
+    """The place of a node, layer or kernel: its group, and the number of its encoder layer.
+
+    The number is None outside encoder layers, and for nodes that all layers share, such as those of the mask.
+    """
 
     group: str
     layer: int | None = None
@@ -58,9 +61,10 @@ NOWHERE = Place("other")
 def place_nodes(model: ir.Model) -> dict[str, Place]:
     """Return node name -> place.
 
-    A node belongs to the first LayerNorm that its output leads to. A piece that ends with a LayerNorm and has a softmax
-    is attention, and the next piece is a feed-forward part. The pieces before the first attention are the embedding,
-    and nodes that lead to no LayerNorm are the head. In a graph without LayerNorms or softmaxes all nodes are `other`.
+    The graph is divided into pieces that end with a LayerNorm: a node is in the piece of the first LayerNorm that
+    depends on it. A piece with a softmax is attention, and the next piece is the feed-forward part. The pieces before
+    the first attention are the embedding. Nodes that no LayerNorm depends on are the head. In a graph without
+    LayerNorms or softmaxes, all nodes are `other`.
     """
     nodes = list(model.graph)
     norms = [node for node in nodes if node.op_type in NORMS]
@@ -82,12 +86,12 @@ def place_nodes(model: ir.Model) -> dict[str, Place]:
 
 
 def name_of(node: ir.Node) -> str:
-    """Return a node's name, or that of its first output if it has none."""
+    """Return the name of a node, or of its first output if the node has no name."""
     return str(node.name or node.outputs[0].name)
 
 
 def _ends(nodes: list[ir.Node], norms: list[ir.Node]) -> dict[ir.Node, int]:
-    """Return node -> index of the first LayerNorm that it leads to or is; their number if there is none."""
+    """Return node -> index in `norms` of the first LayerNorm that is the node or depends on it; else `len(norms)`."""
     found = {node: number for number, node in enumerate(norms)}
     for node in reversed(nodes):  # from the last node, so that the readers of a node come before it
         if node not in found:
@@ -97,7 +101,10 @@ def _ends(nodes: list[ir.Node], norms: list[ir.Node]) -> dict[ir.Node, int]:
 
 
 def _pieces(norms: int, mixed: Collection[int]) -> Iterator[Place]:
-    """Yield the place of the piece that ends with each LayerNorm, and of the nodes after the last."""
+    """Yield the place of each piece: one for each of the `norms` LayerNorms, and one for the nodes after the last.
+
+    `mixed` has the indices of the pieces with a softmax.
+    """
     layer, before = -1, ""
     for number in range(norms + 1):
         if number in mixed and number < norms:
@@ -111,7 +118,7 @@ def _pieces(norms: int, mixed: Collection[int]) -> Iterator[Place]:
 
 
 def _before_the_layers(nodes: list[ir.Node]) -> set[ir.Node]:
-    """Return the nodes that depend on the inputs and on no LayerNorm: embeddings, and the mask that layers share."""
+    """Return the nodes that depend on a graph input but on no LayerNorm: the embedding, and the mask for all layers."""
     found: set[ir.Node] = set()
     normed: set[ir.Node] = set()
     for node in nodes:
@@ -125,17 +132,17 @@ def _before_the_layers(nodes: list[ir.Node]) -> set[ir.Node]:
 
 
 def place_layers(layers: list[Layer], model: ir.Model) -> dict[str, Place]:
-    """Return name -> place of an engine's layers, from the ONNX nodes that each was made from.
+    """Return name -> place of the layers of a TensorRT engine, by the ONNX nodes that each layer was made from.
 
-    A layer has the place of its GEMMs, or without GEMMs the most frequent place of its nodes. A layer that joins GEMMs
-    of two groups, as in an engine of a single kernel, is `other`.
+    A layer has the place of its GEMMs or, without GEMMs, the most frequent place of its nodes. A layer with GEMMs of
+    several groups, as in an engine of a single kernel, is `other`.
     """
     places, heavy = place_nodes(model), _heavy(model)
     return {str(layer["Name"]): _place_of(_sources(layer, places), heavy, places) for layer in layers}
 
 
 def place_kernels(kernels: list[Kernel], model: ir.Model) -> list[Place]:
-    """Return the place of each kernel, by the same rule as that of an engine's layer."""
+    """Return the place of each kernel, by the rule of `place_layers`."""
     places, heavy = place_nodes(model), _heavy(model)
     return [_place_of([name for name in one.nodes if name in places], heavy, places) for one in kernels]
 
@@ -145,7 +152,7 @@ def _heavy(model: ir.Model) -> set[str]:
 
 
 def _sources(layer: Layer, known: Mapping[str, Place]) -> list[str]:
-    """Return the names of the ONNX nodes that a layer was made from, by its metadata or else by its name."""
+    """Return the names of the ONNX nodes that a layer was made from, as listed in the layer's metadata or name."""
     listed = METADATA.findall(str(layer.get("Metadata", "")))
     if "ForeignNode" in layer["Name"] and len(listed) < 2:
         return []  # its name and metadata give only the first of many nodes

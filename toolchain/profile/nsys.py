@@ -1,4 +1,4 @@
-"""Nsight Systems: the command that records the NVTX ranges of a profile, and its report by the same groups."""
+"""Nsight Systems (nsys): return the command that records the NVTX ranges of `toolchain profile`; read its report."""
 
 import csv
 import io
@@ -26,12 +26,12 @@ def nsys_command(command: list[str]) -> str:
 
 
 def read_nsys(file: Path) -> NsysRecord:
-    """Return ms a call by group, from the CSV of `nsys stats --report nvtx_sum` or from a recording of nsys.
+    """Return the time of each group in ms per call, from a recording of nsys or a CSV of its report `nvtx_sum`.
 
-    NVTX ranges are on the host's clock: kernels that a range launched may end after it.
+    NVTX ranges are on the host's clock: kernels that were launched in a range may end after it.
 
     Raises:
-        InputError: the file is missing, is not such a report, or has no range of a profile.
+        InputError: the file is missing, is not such a report, or has no range of `toolchain profile`.
         MachineError: the file is a recording, and nsys is not installed.
     """
     text = _stats(file) if file.suffix in (".nsys-rep", ".qdrep") else _text(file)
@@ -41,11 +41,12 @@ def read_nsys(file: Path) -> NsysRecord:
             for row in _rows(file, text)
         }
     except ValueError as error:
-        raise InputError(f"{file}: not a report of nsys ({error}). Make one with: nsys stats --format csv.") from None
-    if CALL not in found:
         raise InputError(
-            f"{file}: contains no NVTX range of `toolchain profile`. Record it with: {nsys_command(['...'])}."
-        )
+            f"{file}: this is not a report of nsys ({error}). Make one with: nsys stats --report {REPORT} --format csv."
+        ) from None
+    if CALL not in found:
+        how = nsys_command(["..."])
+        raise InputError(f"{file}: the report contains no NVTX range of `toolchain profile`. Record it with: {how}.")
     calls, wall_ms = found.pop(CALL)
     found.pop(INFER, None)
     ms = dict.fromkeys(GROUPS, 0.0)
@@ -85,12 +86,13 @@ def _name(text: str) -> str:
 
 
 def _rows(file: Path, text: str) -> list[dict[str, str]]:
-    """Return the rows of the table, which may follow other lines of nsys."""
+    """Return the rows of the report's table, which may follow other output of nsys."""
     lines = text.splitlines()
     start = next((index for index, line in enumerate(lines) if COLUMNS[0] in line and "Range" in line), None)
     if start is None:
         raise InputError(
-            f"{file}: lacks the columns {', '.join(COLUMNS)}. Make it with: nsys stats --report {REPORT} --format csv."
+            f"{file}: the report lacks the columns {', '.join(COLUMNS)}. "
+            f"Make it with: nsys stats --report {REPORT} --format csv."
         )
     table = csv.DictReader(io.StringIO("\n".join(lines[start:])))
     return [row for row in table if row.get("Range")]
@@ -100,11 +102,13 @@ def _text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: cannot be read ({type(error).__name__}). Give a CSV or a .nsys-rep.") from None
+        raise InputError(
+            f"{file}: the file cannot be read ({type(error).__name__}). Give a CSV of nsys stats, or a .nsys-rep file."
+        ) from None
 
 
 def _stats(file: Path) -> str:
-    """Return the report of a recording, made by nsys."""
+    """Return the CSV report that `nsys stats` makes of a recording."""
     nsys = shutil.which("nsys")
     if nsys is None:
         raise MachineError(f"{file}: nsys is not on the PATH. Install Nsight Systems, or use the CSV of nsys stats.")

@@ -1,4 +1,4 @@
-"""Spans of time with their places in the model. Profilers record them; totals and traces are made from them."""
+"""Spans of time, each with its place in the model. Profilers record them; totals and traces are made from them."""
 
 import time
 from collections import defaultdict
@@ -16,7 +16,7 @@ US = 1e6
 
 @dataclass(frozen=True)
 class Span:
-    """A span of time in microseconds. A span without a place is a frame around others and adds to no total."""
+    """A span of time in microseconds. A span without a place encloses other spans and is not part of any total."""
 
     name: str
     place: Place | None
@@ -29,7 +29,7 @@ class Span:
 
 
 def end_to_end(pieces: Iterable[tuple[str, Place, float]]) -> list[Span]:
-    """Return spans of (name, place, microseconds), each of which begins where the one before ends."""
+    """Return the spans for (name, place, microseconds), each of which begins when the previous one ends."""
     made, start = [], 0.0
     for name, place, dur in pieces:
         made.append(Span(name, place, start, dur))
@@ -47,7 +47,7 @@ class SpanRecorder:
 
     @contextmanager
     def span(self, name: str, place: Place | None) -> Iterator[None]:
-        """Record the time inside the context."""
+        """Record the time inside the context as a span."""
         if self.ranges:
             self.ranges.push(name if place is None else str(place))
         start = self.clock()
@@ -80,7 +80,7 @@ def nvtx_ranges(device: str) -> Ranges | None:
 
 
 def group_ms(calls: list[list[Span]]) -> dict[str, float]:
-    """Return ms a call of each group that has a span, in the order of GROUPS."""
+    """Return the time in ms per call of each group that has a span, in the order of GROUPS."""
     total: dict[str, float] = defaultdict(float)
     for call in calls:
         for span in call:
@@ -90,7 +90,7 @@ def group_ms(calls: list[list[Span]]) -> dict[str, float]:
 
 
 def layer_times(calls: list[list[Span]]) -> list[LayerTime]:
-    """Return the time of each name in a call, in the order of the first call."""
+    """Return the mean time per call of the spans with the same name and place, in the order of the first call."""
     total: dict[tuple[str, Place], list[float]] = defaultdict(list)
     for call in calls:
         for span in call:

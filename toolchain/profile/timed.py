@@ -28,7 +28,12 @@ TOKENISE, BATCH = "tokenise", "batch"
 
 @dataclass(frozen=True)
 class Timed:
-    """Profiled calls, each as spans on the host's clock, and the times of calls without a profiler, ms."""
+    """The timed calls of a profile.
+
+    `calls`: spans of each profiled call, on the host's clock.
+    `wall_ms`: times of calls without a profiler, ms.
+    `clock`: name of the clock that the profiler uses.
+    """
 
     calls: list[list[Span]]
     wall_ms: list[float]
@@ -41,15 +46,15 @@ class Timed:
 
     @property
     def groups(self) -> dict[str, float]:
-        """Time by group, ms a call; the time between spans is `other`."""
+        """Time of each group in ms per call; the time between spans belongs to `other`."""
         ms = group_ms(self.calls)
         between = self.profiled_ms - sum(ms.values())
         return {**ms, "other": ms.get("other", 0.0) + max(0.0, between)}
 
     def sums(self) -> CallTimes:
-        """Return the times of a call, and the share of the model's time that has a place.
+        """Return the times of a call, and the fraction of the model's time that is assigned to a part.
 
-        `wall_ms` is a median, which a disturbed call does not change. `profiled_ms` is the mean, because the times of
+        `wall_ms` is the median, so that a disturbed call has no effect. `profiled_ms` is the mean, because the times of
         the groups add up to it.
         """
         wall = statistics.median(self.wall_ms)
@@ -67,7 +72,7 @@ class Timed:
 
 
 def time_calls(target: Target, load: Workload) -> Timed:
-    """Time the workload on the target's backend, without CUDA graphs.
+    """Time calls of the workload on the target's backend, without CUDA graphs.
 
     Raises:
         ToolchainError: see errors.py.
@@ -93,7 +98,7 @@ def time_calls(target: Target, load: Workload) -> Timed:
 
 
 def milliseconds(work: Callable[[], object], *, advance: Advance = lambda count=1: None) -> list[float]:
-    """Return the time of each call after a warm-up, ms; `advance` is called between them."""
+    """Return the time of each call after a warm-up, in ms; `advance` is called after every call, to show progress."""
     times = []
     for _ in range(WARMUP + CALLS):
         start = time.perf_counter()
@@ -104,7 +109,7 @@ def milliseconds(work: Callable[[], object], *, advance: Advance = lambda count=
 
 
 def _call(load: Workload, infer: Infer, recorder: SpanRecorder) -> list[Span]:
-    """Run one call; return the host's spans."""
+    """Run one call; return the spans that the host recorded."""
     with recorder.span(CALL, None):
         with recorder.span(TOKENISE, Place("tokenise")):
             tokens = load.tokens()
@@ -116,6 +121,9 @@ def _call(load: Workload, infer: Infer, recorder: SpanRecorder) -> list[Span]:
 
 
 def _joined(frames: list[Span], inner: list[Span]) -> list[Span]:
-    """Return the spans of one call on the host's clock; the profiler's begin where the host called the runtime."""
+    """Return all spans of one call on the host's clock: those of the host (`frames`) and of the profiler (`inner`).
+
+    The profiler's spans begin when the host called the runtime.
+    """
     start = next(span.start_us for span in frames if span.name == INFER)
     return [*frames, *(span.later(start) for span in inner)]

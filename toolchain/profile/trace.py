@@ -22,9 +22,10 @@ FRAME = "call"
 
 
 def chrome_trace(calls: list[list[Span]], *, title: str) -> Event:
-    """Return the spans of calls as one trace that begins at 0 and has the name `title`.
+    """Return the spans of all calls as one trace that begins at 0 and has the name `title`.
 
-    Events are sorted by start, and longer ones come first among equal starts, so that a frame comes before its content.
+    Events are sorted by start. Of events with the same start, the longer comes first, so that an enclosing span comes
+    before the spans in it.
     """
     process = os.getpid()
     spans = [span for call in calls for span in call]

@@ -1,4 +1,7 @@
-"""The work that a profile measures: one batch from text to logits, and variants with less or more of a group."""
+"""The work that a profile measures: a call on one batch, from text to logits, and its variants.
+
+A variant leaves out a group, or runs it several times.
+"""
 
 import logging
 import tempfile
@@ -44,11 +47,14 @@ class Workload:
         return self.encode(self.texts)
 
     def batch(self, tokens: Tokens) -> Batch:
-        """Return the padded batch."""
+        """Return the texts' tokens as one padded batch."""
         return tokens.batch(np.arange(len(self.texts)))
 
     def work(self, infer: Infer, without: str | None = None) -> Work:
-        """Return a function that runs one call from text to logits, `without` a group of the host if that is given."""
+        """Return a function that runs one call, from text to logits.
+
+        `without` leaves out a group of the host: "tokenise", or "copy" (the assembly of the batch).
+        """
         tokens = self.tokens()
         batch = self.batch(tokens)
         if without == "tokenise":
@@ -59,7 +65,10 @@ class Workload:
 
 
 def whole(target: Target, load: Workload, without: str | None = None) -> Opened:
-    """Return a function that opens the work on the target's backend, as an evaluation does, without CUDA graphs."""
+    """Return a function that opens the target's backend, without CUDA graphs, and yields the call to measure.
+
+    `without` is as in `Workload.work`.
+    """
 
     @contextmanager
     def opened() -> Iterator[Work]:
@@ -72,9 +81,10 @@ def whole(target: Target, load: Workload, without: str | None = None) -> Opened:
 
 @contextmanager
 def open_variants(target: Target, load: Workload, ms: dict[str, float]) -> Iterator[list[Variant]]:
-    """Yield a variant for each group that can be removed or repeated; `ms` is the time of each group, ms a call.
+    """Yield a variant for each group that can be removed or repeated; `ms` is the time of each group in ms per call.
 
-    The host's groups can be removed on each backend, except for copies to a GPU. The parts of a plan cannot be changed.
+    Groups of the host can be removed on every backend, except for copies to a GPU. Parts of the model can be changed
+    only for ONNX Runtime and PyTorch, and not in a TensorRT plan, for example.
     """
     host = ["tokenise", *(["copy"] if target.device == "cpu" else [])]
     found = [Variant(group, -1, whole(target, load, group)) for group in host if group in ms]
@@ -97,7 +107,7 @@ def _times(group: str, ms: dict[str, float]) -> int:
 
 
 def _graph_without(target: Target, load: Workload, group: str, times: int, folder: Path) -> Opened:
-    """Write the variant of the graph to a file, and return a function that opens it."""
+    """Write the changed graph to a file, and return a function that opens it; for `times`, see `Variant`."""
     file = target.model
     assert isinstance(file, Path)
     model = graph.load(file)
@@ -117,7 +127,11 @@ def _graph_without(target: Target, load: Workload, group: str, times: int, folde
 
 
 def _module_without(target: Target, load: Workload, group: str, times: int, folder: Path) -> Opened:
-    """Return a function that opens the checkpoint and changes its modules; one trial here may raise InputError."""
+    """Return a function that opens the checkpoint and changes its modules; for `times`, see `Variant`.
+
+    The returned function is called once here, so that an InputError for a model that cannot be changed is raised at
+    this point.
+    """
     source: Any = target.model
     assert isinstance(source, Source)
     first = load.batch(load.tokens())

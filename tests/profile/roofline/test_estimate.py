@@ -117,10 +117,10 @@ def test_a_precision_that_was_not_built_is_assumed_for_the_whole_graph(typed_bun
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"gpu": "gtx-970"}, r"--gpu gtx-970: unknown\. Choose one of t4,"),
-        ({"gpu": "t4", "precision": "bf16"}, r"bf16: NVIDIA T4 has no units for bf16\. Choose one of fp32, fp16, int8"),
-        ({"gpu": "t4", "idle_w": 70.0}, r"--idle-power 70: not between 0 and the 70 W of NVIDIA T4"),
-        ({"gpu": "t4", "idle_w": float("nan")}, r"--idle-power nan: not between 0 and the 70 W"),
+        ({"gpu": "gtx-970"}, r"--gpu gtx-970: this GPU is unknown\. Choose one of t4,"),
+        ({"gpu": "t4", "precision": "bf16"}, r"bf16: NVIDIA T4 does not compute bf16\. Choose one of fp32, fp16, int8"),
+        ({"gpu": "t4", "idle_w": 70.0}, r"--idle-power 70: .+ between 0 and 70 W, the power limit of NVIDIA T4"),
+        ({"gpu": "t4", "idle_w": float("nan")}, r"--idle-power nan: the power must be between 0 and 70 W"),
     ],
 )
 def test_an_invalid_choice_is_refused(typed_bundles, options, message):
@@ -135,5 +135,5 @@ def test_the_command_prints_bounds(typed_bundles, capsys):
     assert main(["estimate", str(typed_bundles["int8"]), "--gpu", "h200", "--idle-power", "70", "-q"]) == 0
     shown = capsys.readouterr().out
     assert "bound by data sheet, not a measurement" in " ".join(shown.split())
-    assert "700/r J a row" in shown
+    assert "700/r J per row" in shown
     assert main(["estimate", str(typed_bundles["int8"]), "--gpu", "x"]) == 2

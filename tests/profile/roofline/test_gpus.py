@@ -26,7 +26,7 @@ def test_peaks_are_dense(name):
 
 
 def test_an_unknown_gpu_is_refused_with_the_known_ones():
-    with pytest.raises(UsageError, match=r"--gpu v100: unknown\. Did you mean h100\? Choose one of t4, .*h200"):
+    with pytest.raises(UsageError, match=r"v100: this GPU is unknown\. Did you mean h100\? Choose one of t4, .*h200"):
         find_gpu("v100")
 
 

@@ -121,7 +121,7 @@ def test_a_gemm_of_unknown_size_is_refused(exported):
     model = graph.load(exported["distilbert"])
     node = next(graph.nodes(model, "MatMul"))
     node.outputs[0].shape = None
-    with pytest.raises(InputError, match=r"the graph does not give its size\. Build the bundle again"):
+    with pytest.raises(InputError, match=r"not give the shape of this (GEMM|tensor)\. Build the bundle again"):
         count(model)
 
 
@@ -129,7 +129,7 @@ def test_a_fused_operator_is_refused(exported):
     model = graph.load(exported["distilbert"])
     node = next(graph.nodes(model, "Softmax"))
     model.graph.insert_after(node, ir.node("Attention", [node.outputs[0]], domain="com.microsoft", name="fused"))
-    with pytest.raises(InputError, match="fused: the work of a Attention is unknown"):
+    with pytest.raises(InputError, match="fused: the operations of the fused operator Attention cannot be counted"):
         count(model)
 
 

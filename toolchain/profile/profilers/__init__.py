@@ -1,7 +1,7 @@
 """Profiled runtimes by backend: runtimes that also record the time of each part of a call.
 
-A profiled runtime opens the same model as the runtime of its backend, and its `infer` gives the same logits. `spans`,
-which is called once after the last call, returns the spans of each call, from 0 at its start. To add one, write a
+A profiled runtime opens the same model as the runtime of its backend, and its `infer` gives the same logits. `spans` is
+called once, after the last call, and returns the spans of every call; each call begins at 0. To add a backend, write a
 module here and add its line to PROFILERS.
 """
 
@@ -29,7 +29,7 @@ class ProfiledRuntime:
 
     `infer`: runs a batch.
     `spans`: returns the spans of each call.
-    `clock`: what measures the spans, for the record.
+    `clock`: name of the clock that times the spans, for the record.
     """
 
     infer: Infer
@@ -38,7 +38,7 @@ class ProfiledRuntime:
 
 
 def open_profiler(backend: str, model: Any, **choices: Any) -> AbstractContextManager[ProfiledRuntime]:
-    """Open `model` on `backend` with a profiler; `choices` are the keywords `device` and `precision`.
+    """Open `model` on `backend` with a profiler; `choices` are the keyword arguments `device` and `precision`.
 
     Raises:
         MachineError: this machine lacks the backend or the device.

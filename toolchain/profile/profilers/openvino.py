@@ -1,4 +1,4 @@
-"""OpenVINO with its own profiler; a kernel is placed by the ONNX nodes that it was made from."""
+"""Profile OpenVINO with its own profiler; a kernel gets its place from the ONNX nodes that it was made from."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,11 +21,11 @@ from toolchain.runtimes.openvino_kernels import kernels_of
 
 @contextmanager
 def profile_openvino(model: Path, *, device: str = "auto", precision: str = "fp32") -> Iterator[ProfiledRuntime]:
-    """Yield a profiled runtime of an ONNX graph; `precision` is the graph's own and has no effect.
+    """Yield a profiled runtime of an ONNX graph; `precision` has no effect, because the graph has its own.
 
     Raises:
         InputError: the graph cannot be loaded.
-        MachineError: OpenVINO is not installed, or another device was asked for.
+        MachineError: OpenVINO is not installed, or `device` is not the CPU.
     """
     choose_device(device, cuda=False)
     compiled = compile_graph(model, profile=True)
@@ -41,10 +41,10 @@ def profile_openvino(model: Path, *, device: str = "auto", precision: str = "fp3
 
 
 def place_kernels(compiled: Any, places: Mapping[str, Place]) -> dict[str, Place]:
-    """Return name -> place of a compiled model's kernels, from `places`, those of the ONNX nodes.
+    """Return name -> place of a compiled model's kernels; `places` has the places of the ONNX nodes.
 
-    A kernel that was made from several has the place of the first. A kernel that OpenVINO added has the place of a
-    kernel that reads it, because it prepares that one's inputs, or else of the kernel that runs before it.
+    A kernel that was made from several nodes has the place of the first. A kernel that OpenVINO added prepares the
+    input of another kernel, so it has the place of a kernel that reads its output, or else of the previous kernel.
     """
     found: dict[str, Place] = {}
     kernels, before = list(kernels_of(compiled)), NOWHERE
@@ -58,7 +58,7 @@ def place_kernels(compiled: Any, places: Mapping[str, Place]) -> dict[str, Place
 
 
 def _spans(kernels: Any, places: Mapping[str, Place]) -> list[Span]:
-    """Return the times of a call's kernels; OpenVINO does not say when each began."""
+    """Return the spans of a call's kernels, one after the other, because OpenVINO does not report when each began."""
     ran = [one for one in kernels if one.real_time]
     return end_to_end(
         (one.node_name, places.get(one.node_name, NOWHERE), one.real_time / timedelta(microseconds=1)) for one in ran

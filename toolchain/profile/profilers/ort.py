@@ -1,4 +1,4 @@
-"""ONNX Runtime with its own profiler; nodes are placed by the graph that it optimised."""
+"""Profile ONNX Runtime with its own profiler; the places of nodes are found in the graph that it has optimised."""
 
 import json
 import tempfile
@@ -27,7 +27,7 @@ SUFFIX = "_kernel_time"
 
 @contextmanager
 def profile_ort(model: Path, *, device: str = "auto", precision: str = "fp32") -> Iterator[ProfiledRuntime]:
-    """Yield a profiled runtime of an ONNX graph; `precision` is the graph's own and has no effect.
+    """Yield a profiled runtime of an ONNX graph; `precision` has no effect, because the graph has its own.
 
     On a GPU, a node returns as soon as its kernels are launched. Only an ONNX Runtime that was built with its CUDA
     profiler times the kernels themselves; otherwise the clock is "launches".
@@ -65,9 +65,10 @@ def profile_ort(model: Path, *, device: str = "auto", precision: str = "fp32") -
 
 
 def calls_of(events: list[Event], walls: list[float], places: dict[str, Place]) -> list[list[Span]]:
-    """Return the nodes of each run as spans, from the events of a profile and the duration of each call in us.
+    """Return, for each call, the spans of its nodes or kernels.
 
-    The profiler has a clock of its own, so each run is put into the middle of its call.
+    `events` are those of the profiler, and `walls` has the duration of each call in us on the host's clock. The
+    profiler has a clock of its own, so its run of the model is put into the middle of the call.
     """
     runs = sorted((event for event in events if event.get("name") == "model_run"), key=_start)
     kernels = [event for event in events if event.get("cat") == "Kernel"]

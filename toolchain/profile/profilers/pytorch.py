@@ -1,4 +1,4 @@
-"""PyTorch with hooks that mark the boundaries between parts, on the host's clock or the GPU's."""
+"""Profile PyTorch with hooks that mark the boundaries between parts, on the clock of the host or of the GPU."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -26,9 +26,9 @@ Stamp = Any
 
 @dataclass
 class Marks:
-    """The time stamps of one call, each with the part that begins there; each part has an NVTX range.
+    """The time stamps of one call. A part of the model begins at each of them; each part also has an NVTX range.
 
-    `stamp` returns a time stamp, and `between` the microseconds from one to another.
+    `stamp` returns a time stamp, and `between` the microseconds between two time stamps.
     """
 
     stamp: Callable[[], Stamp]
@@ -37,7 +37,7 @@ class Marks:
     found: list[tuple[str, Place, Stamp]] = field(default_factory=list)
 
     def mark(self, name: str, place: Place) -> None:
-        """End the current part and begin `name`."""
+        """End the current part and begin the part `name`."""
         if self.ranges:
             if self.found:
                 self.ranges.pop()
@@ -45,7 +45,7 @@ class Marks:
         self.found.append((name, place, self.stamp()))
 
     def end(self) -> list[Span]:
-        """End the call; return its spans, which leave no gap, and forget them."""
+        """End the call; return the spans of its parts, which leave no gap, and clear the time stamps."""
         if self.ranges:
             self.ranges.pop()
         moments = [*(stamp for _, _, stamp in self.found), self.stamp()]
@@ -60,8 +60,8 @@ def profile_torch(source: Source, *, device: str = "auto", precision: str = "fp3
     """Yield a profiled runtime of a checkpoint.
 
     Raises:
-        InputError: it is not an encoder classifier whose parts can be found.
-        UsageError: PyTorch does not run checkpoints in the precision.
+        InputError: the checkpoint is not an encoder classifier whose parts can be found.
+        UsageError: PyTorch does not run checkpoints in this precision.
     """
     with open_module(source, device=device, precision=precision) as module:
         place = next(module.parameters()).device.type
@@ -82,7 +82,7 @@ def profile_torch(source: Source, *, device: str = "auto", precision: str = "fp3
 
 
 def on_gpu(device: str) -> Marks:
-    """Return marks by CUDA events, which are synchronised only after the call."""
+    """Return marks whose time stamps are CUDA events, which are synchronised only after the call."""
     import torch
 
     def stamp() -> torch.cuda.Event:
@@ -98,7 +98,7 @@ def on_gpu(device: str) -> Marks:
 
 
 def hook(module: "nn.Module", anatomy: Anatomy, marks: Marks) -> list[Any]:
-    """Register hooks that mark the parts whenever the module runs; return them."""
+    """Register hooks that mark the beginning of each part whenever the module runs; return their handles."""
     names = {part: name for name, part in module.named_modules()}
 
     def before(part: "nn.Module", name: str, place: Place) -> Any:

@@ -1,4 +1,4 @@
-"""TensorRT with its profiler; layers are placed by the ONNX nodes that the engine inspector names."""
+"""Profile TensorRT with its own profiler; a layer gets its place from the ONNX nodes that the inspector names."""
 
 import functools
 import json
@@ -26,13 +26,13 @@ from toolchain.runtimes.trt import DOWNLOAD, UPLOAD, open_trt
 def profile_trt(
     plan: Path, *, device: str = "cuda:0", precision: str = "fp32", pinned: bool = False, backend: str = "trt"
 ) -> Iterator[ProfiledRuntime]:
-    """Yield a profiled runtime of a plan in a bundle, without CUDA graphs, which TensorRT does not time.
+    """Yield a profiled runtime of a plan in a bundle. It uses no CUDA graphs, whose layers TensorRT cannot time.
 
     The arguments are those of `open_trt`.
 
     Raises:
         InputError: the plan, its record or the list of its layers is broken.
-        MachineError: TensorRT or a GPU is missing, or the plan is for another one.
+        MachineError: TensorRT or a GPU is missing, or the plan was built for another version or GPU.
     """
     places = plan_places(plan) | dict.fromkeys((UPLOAD, DOWNLOAD), Place("copy"))
     layers: list[tuple[str, Place, float]] = []
@@ -57,10 +57,10 @@ profile_rtx = functools.partial(profile_trt, backend="trt-rtx")
 
 
 def plan_places(plan: Path) -> dict[str, Place]:
-    """Return name -> place of a plan's layers, from the list of layers beside it and the graph of the plan.
+    """Return name -> place of a plan's layers, from the list of layers beside the plan and the graph it was built from.
 
     Raises:
-        InputError: the list is missing or broken.
+        InputError: the list of layers is missing or broken.
     """
     file = plan.parent / LAYERS
     try:
@@ -76,7 +76,7 @@ def plan_places(plan: Path) -> dict[str, Place]:
 
 
 def _graph_of(plan: Path) -> ir.Model:
-    """Return the graph that a plan was built from; a graph without padding is made again."""
+    """Return the graph that a plan was built from. For an engine without padding it is not saved, but made again."""
     record = read_record(plan)
     model = graph.load(plan.parent.parent.parent / record["graph"]["file"])
     if record["layout"] != "packed":

@@ -1,7 +1,8 @@
 """Compare a run with the ceiling of its device (the roofline model of Williams, Waterman and Patterson, 2009).
 
-`work` counts the operations and the memory traffic of a graph, `ceiling` measures this machine, `gpus` has data sheets,
-and `estimate` gives bounds for a bundle on a GPU that is not in this machine.
+The ceiling is the device's highest throughput of operations and of memory traffic. `work` counts the operations and the
+memory traffic of a graph, `ceiling` measures the ceiling of this machine, `gpus` has data sheets, and `estimate` gives
+bounds for a bundle on a GPU that is not in this machine.
 """
 
 from pathlib import Path
@@ -25,10 +26,11 @@ NOT_MEASURED: Final = "not_measured"
 
 
 def assess(file: Path | None, speed: Timing, *, rows: int, backend: str, device: str, precision: str) -> RooflineBlock:
-    """Return the `roofline` block of a result, from its graph and its speed.
+    """Return the `roofline` block of a result, from the graph that ran and its timing.
 
-    `useful_flop` are the operations of the real tokens, each row at its own length, and `executed_flop` those of the
-    padded batches. The time is that of the runtime alone. A utilisation is the share of it that the ceiling would take.
+    `useful_flop` are the operations for the real tokens, with each row at its own length; `executed_flop` are those for
+    the padded batches. A utilisation is the time that the work would take at the ceiling, as a fraction of the measured
+    time of the runtime alone. If `file` is None or its work is unknown, the values are None and the block has a reason.
     """
     block = _nothing()
     if file is None:
@@ -61,10 +63,10 @@ def assess(file: Path | None, speed: Timing, *, rows: int, backend: str, device:
 
 
 def work_of(file: Path, *, backend: str, device: str, precision: str) -> Work:
-    """Return the work of a graph in the precisions in which a backend runs it on a device.
+    """Return the operations and memory traffic of a graph, in the precisions in which a backend runs it on a device.
 
     Raises:
-        InputError: the work cannot be counted.
+        InputError: the work of the graph cannot be counted.
     """
     model = graph.load(file)
     if backend == "torch":
@@ -76,7 +78,7 @@ def work_of(file: Path, *, backend: str, device: str, precision: str) -> Work:
 
 
 def utilisation(work: Work, extent: Extent, runtime_s: float, ceiling: Ceiling) -> Utilisation:
-    """Return the shares of `runtime_s` that operations and memory traffic of a pass take at a ceiling."""
+    """Return which fractions of `runtime_s` the operations and the memory traffic of a pass would take at a ceiling."""
     flop = work.operations(extent)
     compute_s, memory_s = ceiling.compute_s(flop), ceiling.memory_s(work.bytes_moved(extent))
     return {
@@ -106,7 +108,7 @@ def _nothing() -> RooflineBlock:
 
 
 def _gpu(device: str, work: Work) -> Gpu | None:
-    """Return the data sheet of `cuda:N`; None without a driver or a data sheet, or if it lacks a precision."""
+    """Return the data sheet of `cuda:N`; None on a CPU, without a driver, or if no data sheet covers the work."""
     if device == "cpu":
         return None
     try:

@@ -1,4 +1,7 @@
-"""Measure the ceiling of this machine: GEMMs of each precision and memory copies, the best of interleaved rounds."""
+"""Measure the ceiling of a device: the highest throughput of GEMMs in each precision, and of memory copies.
+
+Each figure is the best of several rounds. A round runs all GEMMs and the copy once.
+"""
 
 import functools
 import time
@@ -36,25 +39,25 @@ class Ceiling:
     bytes_per_s: float
 
     def lacks(self, precisions: Iterable[str]) -> list[str]:
-        """Return the precisions that the device cannot compute in; TF32 falls back to FP32."""
+        """Return those of `precisions` in which the device cannot compute. TF32 counts as possible if FP32 is."""
         return [name for name in precisions if FALL_BACK.get(name, name) not in self.flop_per_s]
 
     def compute_s(self, flop: Flop) -> float:
-        """Return the least time for these operations, s, one precision after the other."""
+        """Return the shortest time for these operations in seconds; precisions run one after the other."""
         speed = {name: self.flop_per_s.get(name) or self.flop_per_s[FALL_BACK[name]] for name in flop}
         return sum(amount / speed[precision] for precision, amount in flop.items())
 
     def memory_s(self, moved_bytes: float) -> float:
-        """Return the least time for this memory traffic, s."""
+        """Return the shortest time for this memory traffic, in seconds."""
         return moved_bytes / self.bytes_per_s
 
 
 @functools.cache
 def measure(device: str, precisions: frozenset[str]) -> Ceiling:
-    """Measure the ceiling of `cpu` or `cuda:N` in some precisions; once a process and device.
+    """Measure the ceiling of `cpu` or `cuda:N` in the given precisions; a process measures each device only once.
 
     An operation is a multiplication or an addition; a copy reads and writes each byte. Integer GEMMs are uint8 x int8
-    in ONNX Runtime on a CPU, the fastest that is available, and int8 x int8 in PyTorch on a GPU.
+    in ONNX Runtime on a CPU, which are the fastest available, and int8 x int8 in PyTorch on a GPU.
 
     Raises:
         MachineError: PyTorch has no CUDA, or the device has no GEMM of a precision.
@@ -66,13 +69,18 @@ def measure(device: str, precisions: frozenset[str]) -> Ceiling:
             best = best_of(actions)
     except (RuntimeError, AssertionError) as error:  # PyTorch raises these without a GPU, a kernel or memory
         why = first_line(error).rstrip(".")
-        raise MachineError(f"--device {device}: cannot be measured: {why}. Run `toolchain doctor`.") from error
+        raise MachineError(
+            f"--device {device}: the ceiling of this device cannot be measured: {why}. Run `toolchain doctor`."
+        ) from error
     copied = 2 * COPIED_BYTES[kind] / best.pop("copy")
     return Ceiling({name: 2 * SIDES[kind] ** 3 / seconds for name, seconds in best.items()}, copied)
 
 
 def best_of(actions: dict[str, Action], *, clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:
-    """Return the shortest time of each action, s. Each round runs all actions, so a disturbance affects one round."""
+    """Return the shortest time of each action in seconds.
+
+    Every round runs each action once, so that a short disturbance affects only one time of an action.
+    """
     best = dict.fromkeys(actions, float("inf"))
     begun, rounds = clock(), 0
     while not rounds or clock() - begun < (LIMIT_S if rounds < ROUNDS else BUDGET_S):
@@ -124,7 +132,7 @@ def _on_cuda(device: str, precisions: frozenset[str]) -> dict[str, Action]:
 
 
 def _typed(gemm: Action, precision: str) -> Action:
-    """Return the action with PyTorch's float32 GEMMs in `precision` while it runs."""
+    """Return an action that runs `gemm` with PyTorch's `fp32_precision` of matrix products set to `precision`."""
     import torch
 
     def run() -> None:

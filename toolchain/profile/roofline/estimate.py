@@ -1,4 +1,4 @@
-"""Estimate lower bounds of the time of a bundle on any GPU, from the GPU's data sheet; nothing is measured."""
+"""Estimate lower bounds for the inference time of a bundle on any GPU, from its data sheet; nothing is measured."""
 
 import math
 from pathlib import Path
@@ -31,16 +31,16 @@ NO_IDLE_POWER = "idle_power_not_in_data_sheet"
 def estimate(
     changes: RecipeValues, *, gpu: str, bundle: Path | None = None, idle_w: float | None = None
 ) -> EstimatedBounds:
-    """Return the least time of batches of a bundle on `gpu`, a short name of gpus.toml.
+    """Return the shortest time that batches of a bundle can take on `gpu`, a short name of gpus.toml.
 
-    The time is the longer of two: all GEMMs at the peak of the GPU, and all weights from its memory, less what its
-    cache keeps. No run is faster. Where TensorRT-RTX is installed and compiles the graph for this GPU, the time of its
-    kernels is there too, with all their memory traffic. That is nearer to a run; but where a cache keeps a part of the
-    traffic, as the large ones of later GPUs do, a run may be faster.
+    The time is the longer of two: that of all GEMMs at the GPU's peak, and that of reading all weights from its memory,
+    except for those that its cache can keep. No run is faster. If TensorRT-RTX is installed and compiles the graph for
+    this GPU, `kernels_ms` adds up the bounds of the compiled kernels, with all their memory traffic. That is closer to
+    a real run, but not a strict bound: a run may be faster if a large cache keeps a part of the traffic.
 
-    Rows have the mean length of the task's rows where its data are available, else LENGTH tokens. Energy a
-    row is at most the power limit times the time of a row; at the speed of the bound, that says nothing about a slower
-    run. It is at least the idle power `idle_w` times the least time.
+    Rows have the mean length of the task's rows if its data are available, else LENGTH tokens. The energy per row is at
+    least the idle power `idle_w` times the shortest time. It is at most the power limit times the time of a row; that
+    limit is given for a run at the speed of the bound, and a slower run may use more.
 
     Raises:
         UsageError: the GPU is unknown or lacks the precision, or `idle_w` is not between 0 and its power limit.
@@ -49,14 +49,15 @@ def estimate(
     card = find_gpu(gpu)
     if idle_w is not None and not 0 < idle_w < card.tdp_w:
         raise UsageError(
-            f"--idle-power {idle_w:g}: not between 0 and the {card.tdp_w:g} W of {card.name}. Give the power in watts."
+            f"--idle-power {idle_w:g}: the power must be between 0 and {card.tdp_w:g} W, "
+            f"the power limit of {card.name}. Give it in watts."
         )
     opened = open_bundle(bundle or last_bundle(), trust=changes.get("trust"))
     precision = changes.get("precision") or opened.manifest["precision"]
     file, work = _work(opened, precision)
     if missing := card.ceiling.lacks(work.flop):
         known = ", ".join(name for name in card.tera_per_s if name != "tf32")
-        raise UsageError(f"--precision {precision}: {card.name} has no units for {missing[0]}. Choose one of {known}.")
+        raise UsageError(f"--precision {precision}: {card.name} does not compute {missing[0]}. Choose one of {known}.")
     length = _length(opened, changes)
     times, why = _kernel_times(opened, file, card, length["tokens"])
     return {
@@ -76,7 +77,10 @@ def estimate(
 
 
 def _work(bundle: Bundle, precision: str) -> tuple[str, Work]:
-    """Return the graph of this precision and its work; else the FP32 graph's work as if it had the precision."""
+    """Return the name of the bundle's graph in this precision, and its work.
+
+    Without such a graph, the result is for the FP32 graph, whose work is counted as if it ran in `precision`.
+    """
     typed = f"model.{precision}.onnx"
     if typed in bundle.manifest["artefacts"]:
         return typed, count(graph.load(bundle.file(typed)), runs_as=RUNS_AS)
@@ -85,7 +89,7 @@ def _work(bundle: Bundle, precision: str) -> tuple[str, Work]:
 
 
 def _length(bundle: Bundle, changes: RecipeValues) -> RowLength:
-    """Return the tokens of a row, from local data if there are any; nothing is downloaded."""
+    """Return the number of tokens per row, from the task's data if they are on this machine; nothing is downloaded."""
     recipe = recorded(bundle, {**changes, "precision": None})
     resolved = resolve_bundle(
         bundle, recipe, new_task=any(changes.get(key) for key in ("task", "text_column", "label_column"))
@@ -105,9 +109,10 @@ def _length(bundle: Bundle, changes: RecipeValues) -> RowLength:
 
 
 def _kernel_times(bundle: Bundle, file: str, card: Gpu, length: int) -> tuple[list[float] | None, str | None]:
-    """Return the time of the kernels that TensorRT-RTX compiles a graph to, ms, for each of BATCHES; or None and why.
+    """Return (ms, None): the bound of the kernels that TensorRT-RTX compiles a graph to, for each size in BATCHES.
 
-    It is the sum over the kernels, each the longer of its operations and of its memory traffic at the GPU's peaks.
+    It is the sum over the kernels of the time of their operations or of their memory traffic at the GPU's peaks,
+    whichever is longer. If there are no kernels, return (None, reason in words).
     """
     if file == "model.onnx":
         return None, "the bundle has no graph for TensorRT in this precision"
@@ -124,7 +129,7 @@ def _kernel_times(bundle: Bundle, file: str, card: Gpu, length: int) -> tuple[li
 def _bound(
     work: Work, card: Gpu, batch: int, length: int, *, idle_w: float | None, kernels_ms: float | None
 ) -> BatchBound:
-    """Return the bounds of a batch, which takes at least the longer of its operations and its traffic."""
+    """Return the bounds of a batch's time and energy. Operations and memory traffic each give a shortest time."""
     extent = Extent.of([length] * batch)
     flop, moved = work.operations(extent), work.bytes_moved(extent, cache_bytes=int(card.cache_mb * 1e6))
     compute_s, memory_s = card.ceiling.compute_s(flop), card.ceiling.memory_s(moved)

@@ -1,4 +1,4 @@
-"""Measure on this CPU the share of a graph's time in GEMMs, and the speed of integer GEMMs against float ones."""
+"""Measure, on this CPU, the fraction of a graph's time in GEMMs, and how much faster integer GEMMs are than float32."""
 
 import json
 import tempfile
@@ -21,7 +21,7 @@ ROUNDS = 7
 
 
 def share_of_time(model: Path, batch: Batch) -> float:
-    """Return the share of ONNX Runtime's time that a graph spends in GEMMs, by its own profiler."""
+    """Return the fraction, 0 to 1, of a graph's time that it spends in GEMMs, by the profiler of ONNX Runtime."""
     with tempfile.TemporaryDirectory() as folder:
         session = open_session(model, profile=Path(folder) / "profile")
         names = {entry.name for entry in session.get_inputs()}
@@ -37,7 +37,7 @@ def share_of_time(model: Path, batch: Batch) -> float:
 
 
 def gemm_ratio() -> float:
-    """Return the time of a float32 GEMM of SIZE cubed divided by that of a uint8 x int8 GEMM."""
+    """Return the time of a float32 GEMM divided by that of a uint8 x int8 GEMM; all their matrices are [SIZE, SIZE]."""
     generator = np.random.default_rng(0)
     left, right = generator.integers(0, 255, (2, SIZE, SIZE))
     floats = gemm_session("MatMul", right.astype(np.float32) / 255)
@@ -53,7 +53,10 @@ def gemm_ratio() -> float:
 
 
 def gemm_session(kind: str, right: Array):  # type: ignore[no-untyped-def]  # a session, whose package may be absent
-    """Open a session of one GEMM of `left` [n, n] and the constant `right` [n, n]: MatMul, or uint8 MatMulInteger."""
+    """Return a session of ONNX Runtime with one GEMM of the input `left` [n, n] and the constant `right` [n, n].
+
+    `kind` is MatMul for a float32 input, or MatMulInteger for a uint8 input.
+    """
     dtype = ir.DataType.FLOAT if kind == "MatMul" else ir.DataType.UINT8
     left = ir.Value(name="left", type=ir.TensorType(dtype), shape=ir.Shape(right.shape))
     node = ir.node(kind, [left, ir.Value(name="none")])

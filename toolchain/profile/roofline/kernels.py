@@ -1,4 +1,4 @@
-"""Lower bounds of the time of compiled kernels on a GPU, from its data sheet.
+"""Lower bounds for the time of compiled kernels on a GPU, from its data sheet.
 
 A kernel takes at least the time of its memory traffic and of its operations at the GPU's peaks, whichever is longer,
 and kernels run one after the other. This bound is larger than that of a graph's work (work.py), which assumes that all
@@ -18,10 +18,10 @@ RUNS_AS = {"fp32": "tf32"}
 
 
 def bounded(kernel: Kernel, ceiling: Ceiling, *, part: str = "other", layer: int | None = None) -> BoundedKernel:
-    """Return a kernel with the least time that it takes at a ceiling.
+    """Return the record of a kernel with the shortest time that it can take at a ceiling.
 
     Raises:
-        InputError: its sizes are not known, or the ceiling lacks its precision.
+        InputError: the sizes of its tensors are unknown, or the ceiling lacks its precision.
     """
     record = kernel.to_json()
     moved, operations, precision = record["bytes"], record["operations"], record["precision"] or "fp16"
@@ -43,7 +43,7 @@ def bounded(kernel: Kernel, ceiling: Ceiling, *, part: str = "other", layer: int
 
 
 def grouped(kernels: Iterable[BoundedKernel]) -> list[KernelGroup]:
-    """Return the kernels by part and kind, in the order in which the first of each runs."""
+    """Return the totals of the kernels of each part and kind, in the order in which the first kernel of each runs."""
     found: dict[tuple[str, str], list[BoundedKernel]] = {}
     for kernel in kernels:
         found.setdefault((kernel["part"], kernel["kind"]), []).append(kernel)
@@ -62,6 +62,6 @@ def grouped(kernels: Iterable[BoundedKernel]) -> list[KernelGroup]:
 
 
 def main_bound(kernels: list[BoundedKernel]) -> Literal["compute", "memory"]:
-    """Return what bounds the larger part of the kernels' time."""
+    """Return whether operations or memory traffic bound the larger part of the kernels' time."""
     computing, moving = (sum(one["us"] for one in kernels if one["bound"] == bound) for bound in ("compute", "memory"))
     return "compute" if computing > moving else "memory"

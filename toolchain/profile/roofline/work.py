@@ -1,8 +1,8 @@
-"""Count the work of a pass from its graph: the operations of the GEMMs, and the bytes that must move.
+"""Count the work of a forward pass from its graph: the operations of the GEMMs, and the bytes that must be moved.
 
-The graph names its batch and its length, so the size of each GEMM is known for each row: a row of L tokens takes
-a + b L + c L^2 operations, where c comes from attention. An operation is a multiplication or an addition. As usual,
-only GEMMs are counted, and not LayerNorm, softmax or GELU.
+The batch and the length are symbolic dimensions of the graph, so the size of each GEMM is known for any length: a row
+of L tokens takes a + b L + c L^2 operations, where c comes from attention. An operation is a multiplication or an
+addition. As usual, only GEMMs are counted, and not LayerNorm, softmax or GELU.
 """
 
 import math
@@ -37,7 +37,7 @@ ATTENTION = "MultiHeadAttention"
 
 @dataclass(frozen=True)
 class Extent:
-    """The size of a pass: rows, their tokens, the sum of their squared lengths (`pairs`), and batches."""
+    """The size of a pass: numbers of rows, tokens and batches, and the sum of the rows' squared lengths (`pairs`)."""
 
     rows: int
     tokens: int
@@ -46,20 +46,20 @@ class Extent:
 
     @classmethod
     def of(cls, lengths: Iterable[int], *, batches: int = 1) -> "Extent":
-        """Return the extent of rows with these lengths."""
+        """Return the size of a pass over rows with these lengths, in tokens."""
         sizes = [int(length) for length in lengths]
         return cls(len(sizes), sum(sizes), sum(size * size for size in sizes), batches)
 
 
 @dataclass(frozen=True)
 class Work:
-    """The work of a graph.
+    """The work of a graph: its GEMM operations, the weights that it reads, and its inputs and outputs.
 
-    `flop`: precision in which GEMMs run -> operations a row, a token, and a pair of tokens.
-    `parameters`: stored type -> number of weights that a batch reads. Embedding tables do not count, because a batch
+    `flop`: precision in which GEMMs run -> operations per row, per token, and per pair of tokens of a row.
+    `parameters`: stored type -> number of weights that a batch reads. Embedding tables are not counted, because a batch
     reads only some of their rows.
-    `inputs`: ids a token.
-    `outputs`: logits a row.
+    `inputs`: number of ids per token: one for each input of the graph.
+    `outputs`: number of logits per row.
     """
 
     flop: dict[str, tuple[float, float, float]]
@@ -74,7 +74,7 @@ class Work:
 
     @property
     def weight_bytes(self) -> dict[str, int]:
-        """Stored type -> bytes of the parameters."""
+        """Stored type -> bytes of the weights in `parameters`."""
         return {name: count * _width(name) for name, count in self.parameters.items()}
 
     def activation_bytes(self, extent: Extent) -> int:
@@ -82,7 +82,10 @@ class Work:
         return extent.tokens * self.inputs * ID_BYTES + extent.rows * self.outputs * LOGIT_BYTES
 
     def bytes_moved(self, extent: Extent, *, cache_bytes: int = 0) -> int:
-        """Return the least traffic of a pass: ids, logits, and once a batch the weights that a cache does not keep."""
+        """Return the smallest memory traffic of a pass in bytes.
+
+        It consists of ids, logits and, once per batch, the weights that do not fit into a cache of `cache_bytes`.
+        """
         weights = max(0, sum(self.weight_bytes.values()) - cache_bytes)
         return weights * extent.batches + self.activation_bytes(extent)
 
@@ -102,14 +105,14 @@ def _width(name: str) -> int:
 
 
 def count(model: ir.Model, *, integers: bool = True, runs_as: Mapping[str, str] | None = None) -> Work:
-    """Count the work of a graph: FP32, FP16, or INT8 or FP8 with Q/DQ nodes.
+    """Return the work of a graph in FP32 or FP16, or in INT8 or FP8 with Q/DQ nodes.
 
-    A GEMM of two dequantized inputs runs in int8 or FP8 if the device has integer GEMMs (`integers`), any other GEMM in
-    the type of its output. `runs_as` maps types that run in another type: ONNX Runtime computes float16 on a CPU in
-    float32, which is `{"fp16": "fp32"}`.
+    A GEMM of two dequantized inputs runs in INT8 or FP8 if the device has integer GEMMs (`integers`). Any other GEMM
+    runs in the type of its output. `runs_as` maps a precision to the one in which the device computes it: for example
+    `{"fp16": "fp32"}`, because ONNX Runtime on a CPU computes float16 in float32.
 
     Raises:
-        InputError: the graph does not give the size of a GEMM, or has operators that fuse several.
+        InputError: the graph does not give the shape of a GEMM, or has a fused operator that is not known here.
     """
     first = next(value for value in model.graph.inputs if value.name == "input_ids")
     assert first.shape is not None
@@ -121,7 +124,8 @@ def count(model: ir.Model, *, integers: bool = True, runs_as: Mapping[str, str] 
     for node in model.graph:
         if node.op_type in (FLOAT_GEMMS | INTEGER_GEMMS) - {"MatMul", INTEGER_MATMUL, ATTENTION}:
             raise InputError(
-                f"{node.name}: the work of a {node.op_type} is unknown. Count the graph before it was fused."
+                f"{node.name}: the operations of the fused operator {node.op_type} cannot be counted. "
+                "Use the graph from before this fusion."
             )
         if node.op_type in ("MatMul", "Gemm", INTEGER_MATMUL, ATTENTION):
             kind = eight if str(node.name) in quantized else NAMES[node.outputs[0].dtype or ir.DataType.FLOAT]
@@ -137,10 +141,10 @@ def count(model: ir.Model, *, integers: bool = True, runs_as: Mapping[str, str] 
 
 
 def _macs(node: ir.Node, batch: str, length: str) -> tuple[int, int]:
-    """Return the multiply-accumulates of a GEMM for a row of length L as (factor, power): factor * L^power."""
+    """Return (factor, power): a GEMM needs factor * L^power multiply-accumulate operations for a row of length L."""
     left, output = node.inputs[0], node.outputs[0]
     if left is None or left.shape is None or output.shape is None or str(output.shape[0]) != batch:
-        raise InputError(f"{node.name}: the graph does not give its size. Build the bundle again.")
+        raise InputError(f"{node.name}: the graph does not give the shape of this GEMM. Build the bundle again.")
     sizes = [*output.shape[1:], left.shape[-1]]
     if node.op_type == ATTENTION:  # queries x keys x width, once for the scores and once for the weighted values
         sizes = [2, *output.shape[1:], _length_of(node.inputs[1])]
@@ -148,7 +152,8 @@ def _macs(node: ir.Node, batch: str, length: str) -> tuple[int, int]:
     lengths = [size for size in sizes if str(size) == length]
     if len(known) + len(lengths) != len(sizes) or len(lengths) > 2:
         raise InputError(
-            f"{node.name}: its sizes {list(map(str, sizes))} are not numbers and lengths. Build the bundle again."
+            f"{node.name}: the sizes {list(map(str, sizes))} of this GEMM must be numbers or the sequence length. "
+            "Build the bundle again."
         )
     return math.prod(known), len(lengths)
 
@@ -159,12 +164,12 @@ def _length_of(keys: ir.Value | None) -> Any:
 
 def _size(value: ir.Value, batch: str) -> list[int]:
     if value.shape is None or str(value.shape[0]) != batch or not isinstance(value.shape[-1], int):
-        raise InputError(f"{value.name}: the graph does not give its size. Build the bundle again.")
+        raise InputError(f"{value.name}: the graph does not give the shape of this tensor. Build the bundle again.")
     return [size for size in value.shape if isinstance(size, int)]
 
 
 def _parameters(model: ir.Model) -> dict[str, int]:
-    """Return stored type -> number of weights, without embedding tables, of which a batch reads some rows only."""
+    """Return stored type -> number of weights, without embedding tables: a batch reads only some of their rows."""
     found: Counter[str] = Counter()
     for value in model.graph.initializers.values():
         tables = [use.node.op_type == "Gather" and use.idx == 0 for use in value.uses()]
