@@ -1,4 +1,4 @@
-"""The rules that several keys of a recipe must meet together, and those of a single one that no table can state."""
+"""The checks of a recipe that the declaration of one option cannot express, such as options that exclude each other."""
 
 import math
 from typing import TYPE_CHECKING
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 
 def check_together(recipe: "Recipe") -> None:
-    """Refuse values that are out of range or exclude each other.
+    """Raise an error if values of a recipe are out of range, or options were given that cannot be used together.
 
     Raises:
-        UsageError: naming the option and the value.
+        UsageError: the message names the option and the value.
     """
     if not 0 < recipe.atol < math.inf:
-        raise UsageError(f"--atol {recipe.atol}: not a number above 0. Give a tolerance such as 1e-4.")
+        raise UsageError(f"--atol {recipe.atol}: this is not a number above 0. Give a tolerance such as 1e-4.")
     if recipe.reuse is not None and recipe.force:
-        raise UsageError("--reuse: cannot be used with --force, which exports again. Leave one of them out.")
+        raise UsageError("--reuse: it cannot be used with --force, which exports again. Leave one of them out.")
     _calibration(recipe)
     _engine(recipe)
     _gate(recipe)
@@ -34,27 +34,38 @@ def check_together(recipe: "Recipe") -> None:
 
 def _gate(recipe: "Recipe") -> None:
     if recipe.max_drop is not None and not 0 <= recipe.max_drop < math.inf:
-        raise UsageError(f"--max-drop {recipe.max_drop}: not a number from 0. Give points such as 0.5.")
+        raise UsageError(f"--max-drop {recipe.max_drop}: this is not a number of at least 0. Give points such as 0.5.")
     if not 0.5 < recipe.confidence < 1:
-        raise UsageError(f"--confidence {recipe.confidence}: not above 0.5 and below 1. Give a share such as 0.95.")
+        raise UsageError(
+            f"--confidence {recipe.confidence}: the level must be above 0.5 and below 1. Give a value such as 0.95."
+        )
     if recipe.strict and recipe.max_drop is None:
-        raise UsageError("--strict: there is no gate. Give --max-drop POINTS.")
+        raise UsageError("--strict: it needs a gate. Add --max-drop POINTS, or leave --strict out.")
 
 
 def _attention(recipe: "Recipe") -> None:
     if recipe.attention in ATTENTIONS and recipe.backend not in (None, "torch"):
         raise UsageError(
-            f"--attention {recipe.attention}: cannot be used with --backend {recipe.backend}. Choose --backend torch."
+            f"--attention {recipe.attention}: it cannot be used with --backend {recipe.backend}. "
+            "Choose --backend torch."
         )
 
 
 def _columns(recipe: "Recipe") -> None:
     if recipe.task == "custom" and not (recipe.text_column and recipe.label_column):
-        raise UsageError("--task custom: needs --text-column A[,B] and --label-column L. Name the columns.")
+        raise UsageError(
+            "--task custom: the columns of the table must be named. Give --text-column A[,B] and --label-column L."
+        )
     if recipe.validation_share is not None and not 0 < recipe.validation_share < 1:
-        raise UsageError(f"--validation-share {recipe.validation_share:g}: not between 0 and 1. Give 0.2 or so.")
+        raise UsageError(
+            f"--validation-share {recipe.validation_share:g}: the fraction must be above 0 and below 1. "
+            "Give a value such as 0.2."
+        )
     if recipe.validation_share is not None and recipe.split_column:
-        raise UsageError("--validation-share: not with --split-column, which has each row's split. Leave one out.")
+        raise UsageError(
+            "--validation-share: it cannot be used with --split-column, which already names each row's split. "
+            "Leave one of them out."
+        )
 
 
 def _calibration(recipe: "Recipe") -> None:
@@ -63,45 +74,50 @@ def _calibration(recipe: "Recipe") -> None:
         hint = meant(recipe.range_method, [*METHODS, "auto"])
         raise UsageError(f"--calib-method {recipe.calib_method}: unknown.{hint} Choose one of {known}.")
     if recipe.smooth is not None and not 0 <= recipe.smooth <= 1:
-        raise UsageError(f"--smooth {recipe.smooth}: not from 0 to 1. Give an alpha such as 0.5.")
+        raise UsageError(f"--smooth {recipe.smooth}: alpha must be from 0 to 1. Give a value such as 0.5.")
 
 
 def _engine(recipe: "Recipe") -> None:
     if recipe.optimization_level is not None and recipe.optimization_level > 5:
-        raise UsageError(f"--optimization-level {recipe.optimization_level}: above 5. Give 0 to 5.")
+        raise UsageError(f"--optimization-level {recipe.optimization_level}: the highest level is 5. Give 0 to 5.")
     if recipe.calibrator == "tensorrt" and recipe.attention != "plugin":
         raise UsageError(
-            "--calibrator tensorrt: TensorRT ignores it where it fuses attention itself, and would "
-            "run in floating point. Add --attention plugin, or leave it out for ranges of our own."
+            "--calibrator tensorrt: TensorRT ignores its calibrator if it fuses attention itself, and would compute in "
+            "floating point. Add --attention plugin, or leave --calibrator out."
         )
     if recipe.version_compatible and recipe.attention == "plugin":
         raise UsageError(
-            "--version-compatible: not with --attention plugin: later TensorRT versions need not have its plugins. "
-            "Leave one of them out."
+            "--version-compatible: it cannot be used with --attention plugin, because later TensorRT versions may lack "
+            "the plugins. Leave one of them out."
         )
     if recipe.gives_cache and recipe.calibrator != "tensorrt":
         raise UsageError(
-            f"--calibration {recipe.calibration}: a TensorRT cache goes with --calibrator tensorrt and "
-            "--attention plugin. Add them, or give a calibration.json."
+            f"--calibration {recipe.calibration}: a TensorRT cache is used only with --calibrator tensorrt and "
+            "--attention plugin. Add both options, or give a calibration.json."
         )
     if recipe.compile and recipe.backend not in (None, "torch"):
-        raise UsageError(f"--compile: cannot be used with --backend {recipe.backend}. Choose --backend torch.")
+        raise UsageError(f"--compile: it cannot be used with --backend {recipe.backend}. Choose --backend torch.")
     if recipe.cuda_graphs and recipe.backend not in (None, *capturing()):
         raise UsageError(
-            f"--cuda-graphs: cannot be used with --backend {recipe.backend}. Choose {', '.join(capturing())}."
+            f"--cuda-graphs: it cannot be used with --backend {recipe.backend}. Choose one of {', '.join(capturing())}."
         )
 
 
 def _server(recipe: "Recipe") -> None:
     remote = is_remote(recipe.backend)
     if remote and not recipe.url:
-        raise UsageError(f"--backend {recipe.backend}: needs a server. Give --url http://HOST:PORT.")
+        raise UsageError(
+            f"--backend {recipe.backend}: this backend needs the address of a server. Give --url http://HOST:PORT."
+        )
     if not remote and (recipe.url or recipe.token_file):
-        raise UsageError("--url, --token-file: only with --backend triton or service. Add it, or leave them out.")
+        raise UsageError(
+            "--url and --token-file: they can only be used with a server. Add --backend triton or --backend service, "
+            "or leave them out."
+        )
     if remote and recipe.wants_energy:
         raise UsageError(
-            f"--energy: cannot be used with --backend {recipe.backend}: joules are spent where the server runs. "
-            "Look at its /metrics, or run `toolchain power` there."
+            f"--energy: it cannot be used with --backend {recipe.backend}, because the energy is spent on the server's "
+            "machine. Read /metrics of the server, or run `toolchain power` on that machine."
         )
 
 
@@ -110,22 +126,33 @@ def _energy(recipe: "Recipe") -> None:
     for name, low in least.items():
         value, flag = getattr(recipe, name), f"--{name.replace('_', '-')}"
         if value is not None and not (low <= value < math.inf and (value or name != "rate")):
-            raise UsageError(f"{flag} {value:g}: too small or not a number. Give {low} or more.")
+            lowest = "a number above 0" if name == "rate" else f"{low} or more"
+            raise UsageError(f"{flag} {value:g}: too small or not a number. Give {lowest}.")
     _ = recipe.batch_sizes
     if not recipe.wants_energy and (recipe.rate is not None or recipe.batch_sizes):
-        raise UsageError("--rate and --energy-batch-sizes: only with --energy. Add it, or leave them out.")
+        raise UsageError(
+            "--rate and --energy-batch-sizes: they can only be used with --energy. Add it, or leave them out."
+        )
     if recipe.rate is not None and recipe.batch_sizes:
-        raise UsageError("--rate: not with --energy-batch-sizes: requests at a fixed rate come one by one.")
+        raise UsageError(
+            "--rate: it cannot be used with --energy-batch-sizes, because requests at a fixed rate come one by one. "
+            "Leave one of them out."
+        )
 
 
 def _halves(recipe: "Recipe") -> None:
     if not recipe.halves:
         return
     if recipe.backend not in (None, "ort") or recipe.device not in ("auto", "cpu"):
-        raise UsageError("--halves: only with --backend ort on the CPU; a GPU computes float16 itrecipe. Leave it out.")
+        raise UsageError(
+            "--halves: it can only be used with --backend ort on the CPU, because a GPU computes in float16 itself. "
+            "Leave it out."
+        )
     if recipe.wants_energy or recipe.scenario:
         option = "--scenario" if recipe.scenario else "--energy"
-        raise UsageError(f"{option}: not with --halves, which emulates float16 on the CPU. Leave one of them out.")
+        raise UsageError(
+            f"{option}: it cannot be used with --halves, which only emulates float16 on the CPU. Leave one of them out."
+        )
 
 
 def _scenario(recipe: "Recipe") -> None:
@@ -134,9 +161,15 @@ def _scenario(recipe: "Recipe") -> None:
     for name, value in given.items():
         flag = f"--{name.replace('_', '-')}"
         if recipe.scenario not in users[name]:
-            raise UsageError(f"{flag} {value:g}: only with --scenario {' or '.join(users[name])}. Add it.")
+            raise UsageError(
+                f"{flag} {value:g}: it can only be used with --scenario {' or '.join(users[name])}. "
+                "Add the scenario, or leave the option out."
+            )
         least = 1 if name == "min_duration" else 0.001
         if not least <= value < math.inf:
             raise UsageError(f"{flag} {value:g}: too small or not a number. Give {least} or more.")
     if recipe.scenario == "server" and recipe.target_qps is None:
-        raise UsageError("--scenario server: no rate. Give --target-qps R, below the rows/s that eval shows.")
+        raise UsageError(
+            "--scenario server: the rate of the requests is missing. "
+            "Give --target-qps R, below the rows/s that eval shows."
+        )

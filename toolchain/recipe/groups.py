@@ -1,4 +1,4 @@
-"""Groups of a recipe's keys: those that several commands share, and those that stand together on a help page."""
+"""Groups of a recipe's keys: options that several commands share, and options that a help page shows together."""
 
 MODEL_AND_TASK = (
     "model",

@@ -1,4 +1,4 @@
-"""Options: their declaration as fields of a data class, their flags, their checks, and their values in TOML."""
+"""Helpers for the options of a recipe: their declaration as fields of a data class, flags, checks and TOML values."""
 
 import dataclasses
 import tomllib
@@ -30,37 +30,41 @@ def option(
     least: int | None = None,
     most: int | None = None,
 ) -> Any:
-    """Declare one option: its default, help text, and the values it may take."""
+    """Return a data class field that declares one option of the command line.
+
+    `text` is the help text, `short` a short flag such as -m, and `metavar` names the value in the help. `choices` are
+    the allowed values, if there is a fixed set; `least` and `most` are the limits of a number, if it has limits.
+    """
     meta = {"help": text, "short": short, "metavar": metavar, "choices": choices, "least": least, "most": most}
     return dataclasses.field(default=default, metadata=meta)
 
 
 def flag(name: str) -> str:
-    """Return the command line's flag for a key of a recipe: `--max-drop` for `max_drop`."""
+    """Return the command-line flag of a recipe's key, such as `--max-drop` for `max_drop`."""
     return f"--{name.replace('_', '-')}"
 
 
 def load_recipe(path: Path) -> RecipeValues:
-    """Read a recipe's file.
+    """Return the keys and values in a recipe's TOML file. They are not checked yet.
 
     Raises:
         InputError: see `load_toml`.
-        UsageError: it gives a key of COMMAND_LINE_ONLY.
+        UsageError: the file sets a key of COMMAND_LINE_ONLY.
     """
     values = load_toml(path)
     if given := next((key for key in COMMAND_LINE_ONLY if values.get(key)), None):
         raise UsageError(
-            f"{path}: {given} is for the command line alone, because a recipe may come from somebody else. "
-            f"Remove it, and give {flag(given)} if you trust what it names."
+            f"{path}: {given} can only be given on the command line, because a recipe may come from somebody else. "
+            f"Remove it from the file. Give {flag(given)} on the command line if you trust the checkpoint or bundle."
         )
     return values
 
 
 def load_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file.
+    """Return the keys and values in a TOML file.
 
     Raises:
-        InputError: it is missing, not a regular file, not UTF-8, or not TOML.
+        InputError: the file is missing, not a regular file, not UTF-8, or not TOML.
     """
     try:
         with open_file(path) as file:
@@ -68,17 +72,17 @@ def load_toml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}. Give the path of a TOML file.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: not a TOML file: {first_line(error)}. Fix it.") from error
+        raise InputError(f"{path}: this is not a valid TOML file: {first_line(error)}. Fix the file.") from error
 
 
 def joined(value: Any) -> Any:
-    """Return a list of texts as one text, `A,B`, which an option takes; a recipe may write either."""
+    """Return a list of strings from a recipe as one string, `A,B`, as an option takes it; other values unchanged."""
     names = isinstance(value, list) and all(isinstance(entry, str) for entry in value)
     return ",".join(value) if names else value
 
 
 def toml_value(text: str) -> Any:
-    """Return the value of a text read as TOML, or the text itself if it is not TOML."""
+    """Return the value that a text has in TOML, such as 8 for `8`; the text itself if it is not a TOML value."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -86,10 +90,10 @@ def toml_value(text: str) -> Any:
 
 
 def check(field: "dataclasses.Field[Any]", value: Any) -> None:
-    """Refuse a value of the wrong type, out of range, or outside the choices.
+    """Raise an error if the value of an option has the wrong type, is out of range, or is not one of its choices.
 
     Raises:
-        UsageError: naming the option and the value.
+        UsageError: the message names the option and the value.
     """
     name, meta = flag(field.name), field.metadata
     optional = field.default is None

@@ -1,7 +1,7 @@
-"""The tables that recipes and higher layers share: backends, range methods, and the values of some options.
+"""Tables that recipes and many other packages use: backends, range methods, and the values of some options.
 
-Entries name functions of higher layers as `module:function`; such a function is imported when it is used, so that the
-command line can read the tables at once.
+Functions in the tables are named as `module:function` and imported only when they are used, so that the command line
+starts quickly.
 """
 
 import importlib
@@ -11,18 +11,18 @@ from typing import Any, Literal
 
 
 def imported(name: str) -> Any:
-    """Return what `module:function` names."""
+    """Import and return the object that `module:function` names."""
     module, _, function = name.partition(":")
     return getattr(importlib.import_module(module), function)
 
 
 @dataclass(frozen=True)
 class Backend:
-    """A place where a model can run. The contract of `opener` stands in toolchain/runtimes/__init__.py."""
+    """A runtime or a server that runs models, and what it can do. toolchain/runtimes/__init__.py describes `opener`."""
 
     # The context manager that opens the model, as `module:function`.
     opener: str
-    # The kind of model that it opens.
+    # What it runs: a checkpoint, an ONNX graph, a TensorRT plan, or a model on a server.
     runs: Literal["checkpoint", "graph", "plan", "server"]
     # Whether it uses a GPU: False for never, True for always, or `module:function` that tells whether it can here.
     gpu: bool | str = False
@@ -75,12 +75,12 @@ AUTO = "auto"
 
 
 def is_remote(backend: str | None) -> bool:
-    """Return whether a backend is a server, which may run on another machine."""
+    """Return whether a backend is a server, which may be on another machine; False for None."""
     return backend in BACKENDS and BACKENDS[backend].runs == "server"
 
 
 def capturing() -> list[str]:
-    """Return the backends that can capture CUDA graphs."""
+    """Return the names of the backends that can capture CUDA graphs."""
     return [name for name, backend in BACKENDS.items() if backend.cuda_graphs]
 
 
@@ -97,7 +97,7 @@ PERCENTILE = re.compile(r"percentile-(\d+(?:\.\d+)?)")
 
 
 def is_method(name: str) -> bool:
-    """Return whether a name is that of a range method: one of METHODS, or percentile-P with P above 50, up to 100."""
+    """Return whether `name` is a range method: one of METHODS, or percentile-P with a P above 50 and up to 100."""
     found = PERCENTILE.fullmatch(name)
     return name in METHODS or (found is not None and 50 < float(found[1]) <= 100)
 
@@ -107,11 +107,11 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8", "int4")
 
 @dataclass(frozen=True)
 class Quantized:
-    """A precision in which GEMMs multiply numbers of 8 bits, with scales from calibration."""
+    """A precision in which GEMMs multiply 8-bit numbers, with scales from calibration."""
 
     # Its name in messages.
     title: str
-    # The number to which the amax of a tensor is mapped.
+    # The largest number of the type, to which the amax of a tensor is mapped.
     largest: float
     # The range method if a recipe names none and has no gate.
     method: str
