@@ -49,4 +49,4 @@ def test_a_fault_is_named_with_its_place_and_value(change: dict[str, Any], fault
 
 
 def test_what_is_not_a_record_is_named() -> None:
-    assert find_fault([1], Outer) == "it is [1]"
+    assert find_fault([1], Outer) == "the record is [1]"

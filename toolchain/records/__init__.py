@@ -1,5 +1,6 @@
-"""The records that the toolchain writes as JSON, as types: one module for each file format.
+"""Types of the records that the toolchain writes as JSON: one module for each file format.
 
-A `TypedDict` names each key with its type and its unit; the text below a key says what it means. docs/reference/ is
-generated from these types. This package imports nothing, so every other module may use it.
+A `TypedDict` names each key with its type and its unit, and the text below a key describes its value. docs/reference/
+is generated from these types. This package imports no other package of the toolchain, so that every other module may
+import it.
 """

@@ -1,4 +1,8 @@
-"""A cascade of two models: the key `cascade` of `bundle.json` and of results, and what `toolchain cascade` prints."""
+"""A cascade of two models: the key `cascade` of `bundle.json` and of results, and what `toolchain cascade` prints.
+
+A small first stage answers the rows of which it is sure: those where the difference of its two highest logits (the
+margin) is at least a threshold. It passes the other rows on to the second stage, a larger model.
+"""
 
 from typing import Literal, NotRequired, TypedDict
 
@@ -6,118 +10,121 @@ from toolchain.records.comparison import Verdict
 
 
 class StageAccuracy(TypedDict):
-    """The task's main metric on the rows that the threshold was chosen on."""
+    """The task's main metric of each stage and of the cascade, on the rows that the threshold was chosen on."""
 
     small: float
-    """Of the first stage alone."""
+    """Metric of the first stage alone."""
     big: float
-    """Of the second stage alone."""
+    """Metric of the second stage alone."""
     cascade: float
-    """Of both."""
+    """Metric of the cascade of both stages."""
 
 
 class TriedThreshold(TypedDict):
-    """One threshold of the search. The drop is that of the main metric from the second stage alone, in points."""
+    """One threshold that was tried, with the drop of the metric against the second stage alone."""
 
     threshold: float
-    """The margin of the two highest logits of the first stage from which its answer counts."""
+    """Smallest margin at which the first stage answers a row."""
     passed_on: float
-    """Share of the rows with a smaller margin, 0 to 1."""
+    """Fraction of the rows with a smaller margin, which go to the second stage, 0 to 1."""
     drop_points: float
-    """The drop on the rows."""
+    """Drop of the main metric, second stage alone minus cascade, in points (1/100)."""
     bound_points: float | None
-    """Its one-sided upper bound; null where the bound is not finite."""
+    """One-sided upper confidence bound of the drop, in points; null if the bound is infinite."""
     verdict: Verdict
-    """Whether the bound is within the drop that is allowed."""
+    """Verdict on this threshold: `passes` if the bound is at most `max_drop_points`, `fails` if the drop itself is
+    above it, else `cannot tell`."""
 
 
 class ThresholdRows(TypedDict):
-    """The rows that the threshold was chosen on."""
+    """The labelled rows that the threshold was chosen on."""
 
     n: int
-    """Their number, each text once."""
+    """Number of rows; each text counts once."""
     digest: str
-    """SHA-256 of their texts and labels."""
+    """SHA-256 of the rows' texts and labels, hexadecimal."""
     source: str
-    """Where they were read from."""
+    """The file or split that the rows were read from."""
     left_out: int
-    """Rows that were left out because they are train rows."""
+    """Number of rows that were not used because they are also train rows."""
 
 
 class LexicalRecord(TypedDict):
-    """The lexical first stage."""
+    """A lexical first stage: a linear model over tokens and pairs of adjacent tokens (TF-IDF)."""
 
     features: int
-    """Tokens and pairs of neighbours with a weight."""
+    """Number of tokens and token pairs that have a weight."""
     rows: int
-    """Train rows that it was fitted to."""
+    """Number of train rows that the weights were fitted to."""
     data_sha256: str
-    """SHA-256 of their texts and labels."""
+    """SHA-256 of the texts and labels of the rows that the weights were fitted to, hexadecimal."""
 
 
 class CascadeAbout(TypedDict):
-    """What the first stage is."""
+    """The model that is the first stage of a cascade."""
 
     first: Literal["lexical", "bundle"]
-    """The kind of the first stage."""
+    """Kind of the first stage: a `lexical` model, or another `bundle`."""
     file: str
-    """Its file, or the folder of its bundle."""
+    """File of the lexical model, or folder of the first stage's bundle, within the cascade's folder."""
     lexical: NotRequired[LexicalRecord]
-    """The lexical stage; missing with a bundle."""
+    """The lexical model; absent if the first stage is a bundle."""
     sha256: NotRequired[str]
-    """Digest of the first stage's bundle; missing with a lexical stage."""
+    """Digest of the first stage's bundle; absent if the first stage is lexical."""
 
 
 class CascadeRecord(CascadeAbout):
-    """What the first stage is, and what was measured when the threshold was chosen."""
+    """The first stage of a cascade, its threshold, and the measurements by which the threshold was chosen."""
 
     threshold: float
-    """The margin of the two highest logits of the first stage from which its answer counts."""
+    """Smallest margin at which the first stage answers a row. Rows with a smaller margin go to the second stage."""
     passed_on: float
-    """Share of the rows that the second stage gets, 0 to 1."""
+    """Fraction of the rows that go to the second stage, 0 to 1."""
     passed_on_tokens: float
-    """Share of the tokens that the second stage gets, 0 to 1."""
+    """Fraction of all tokens that are in rows that go to the second stage, 0 to 1."""
     agreement_with_big: float
-    """Share of the rows with the same label as from the second stage alone, 0 to 1."""
+    """Fraction of the rows for which the cascade predicts the same label as the second stage alone, 0 to 1."""
     accuracy: StageAccuracy
-    """The task's main metric."""
+    """The task's main metric of each stage and of the cascade."""
     max_drop_points: float
-    """The drop of the main metric that is allowed, in points (1/100)."""
+    """Largest drop of the main metric that was allowed, in points (1/100)."""
     confidence: float
-    """Confidence of the one-sided bounds."""
+    """Confidence level of the one-sided bounds, such as 0.95."""
     tried: list[TriedThreshold]
-    """The thresholds in the order of the search, from the safest down; the first that does not pass ended it."""
+    """The thresholds that were tried, from the highest down. The search stops at the first one that does not pass."""
     first_cost: float
-    """Time of the first stage for all rows, by that of the second stage for all rows."""
+    """Ratio of two times: first stage for all rows, divided by second stage for all rows. Mean over the rounds."""
     cost_ratio: float
-    """Time of the cascade by that of the second stage alone: mean over interleaved rounds."""
+    """Ratio of two times: cascade for all rows, divided by second stage alone for all rows. Mean over the rounds, in
+    which the models took turns."""
     cost_ratio_ci95: list[float]
-    """95 % interval of its mean over the rounds."""
+    """95 % confidence interval of `cost_ratio`, over the rounds."""
     calibrated_on: ThresholdRows
-    """The rows that the threshold was chosen on."""
+    """The labelled rows that the threshold was chosen on."""
 
 
 class CascadeRun(TypedDict):
-    """What a cascade did with the rows of a result."""
+    """How many of the evaluated rows a cascade passed on to its second stage."""
 
     passed_on: float
-    """Share of the rows that the second stage ran, 0 to 1."""
+    """Fraction of the rows that went to the second stage, 0 to 1."""
     passed_on_tokens: float
-    """Share of the tokens that the second stage ran, 0 to 1."""
+    """Fraction of all tokens that were in rows that went to the second stage, 0 to 1."""
     expected: float
-    """Share of the rows on which the threshold was chosen that the second stage gets."""
+    """Value of `passed_on` for the rows that the threshold was chosen on, for comparison."""
     expected_n: int
-    """Number of these rows."""
+    """Number of rows that the threshold was chosen on."""
     chosen_on: int
-    """Rows of this result on which the threshold was chosen."""
+    """Number of evaluated rows on which the threshold was also chosen. With many of them, the metric may be too
+    high."""
 
 
 class CascadeMade(TypedDict):
     """What `toolchain cascade --json` prints."""
 
     bundle: str
-    """Path of the cascade."""
+    """Path of the new bundle with the cascade."""
     cascade: CascadeRecord
-    """The stages, and what was measured."""
+    """The first stage, the threshold, and the measurements."""
     next: str
-    """The next command."""
+    """Command to run next."""

@@ -1,4 +1,4 @@
-"""Whether JSON that was read has the types of its record."""
+"""Checks whether JSON that was read from a file has the keys and types of its record."""
 
 import functools
 import types
@@ -11,11 +11,12 @@ LARGEST = 1 << 64
 
 
 def find_fault(value: object, kind: Any, where: str = "", *, whole: bool = True) -> str | None:
-    """Return where JSON differs from a type, and how, or None if it does not.
+    """Return a message about the first value in `value` that does not have the type `kind`; None if all do.
 
-    `kind` is a type of these records: a TypedDict, list, dict, a union, a literal, or a plain type. A TypedDict may
-    have other keys, and with `whole=False` lack some, as records of earlier versions do. An int is a float too, and a
-    bool is not a number.
+    The message says where the value is and what it is, such as `layers.count is 'x'`. `kind` is a type that records
+    use: a TypedDict, list, dict, union, literal or plain type. Keys that a TypedDict does not list are allowed. With
+    `whole=False` its required keys may be absent, as they are in records of earlier versions. An int is accepted where
+    a float is expected; a bool is not accepted as a number.
     """
     if kind is Any or kind is object:
         return None
@@ -47,7 +48,7 @@ def find_fault(value: object, kind: Any, where: str = "", *, whole: bool = True)
 
 def _of_record(value: object, kind: Any, where: str, *, whole: bool) -> str | None:
     if not isinstance(value, dict):
-        return f"{where or 'it'} is {_short(value)}"
+        return f"{where or 'the record'} is {_short(value)}"
     begin = f"{where}." if where else ""
     if whole and (absent := sorted(kind.__required_keys__ - value.keys())):
         return f"{begin}{absent[0]} is missing"
@@ -58,7 +59,7 @@ def _of_record(value: object, kind: Any, where: str, *, whole: bool) -> str | No
 
 @functools.cache
 def _hints(kind: Any) -> Mapping[str, object]:
-    """Return the types of a record's keys. Finding them takes longer than all else here, and a record is read often."""
+    """Return the type of each key of a TypedDict. The result is cached, because get_type_hints is slow."""
     return get_type_hints(kind)
 
 

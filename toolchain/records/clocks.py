@@ -1,4 +1,9 @@
-"""The record of `toolchain clocks`; null means that a value was not measured, and a `reason` says why."""
+"""The record of `toolchain clocks`, which looks for the GPU clock that needs the least energy per row.
+
+The command compares settings of the GPU: an SM clock that is locked, or a power limit. They are called points, and the
+settings that the GPU had before are called `as found`. A block is one measurement window of each point, in random
+order. Null means that a value was not measured or does not apply; a `reason` beside it says why.
+"""
 
 from typing import Literal, TypedDict
 
@@ -10,154 +15,162 @@ StageName = Literal["coarse", "fine", "final"]
 
 
 class Hindrance(TypedDict):
-    """What forbids setting the clocks of the GPU."""
+    """A reason why the clocks of the GPU cannot be set on this machine."""
 
     code: str
-    """`no_right`, `mig`, `virtual_gpu`, `other_processes`, `processes_unknown` or `no_energy`."""
+    """Code of the reason: `no_right`, `mig`, `virtual_gpu`, `other_processes`, `processes_unknown` or `no_energy`."""
     text: str
-    """The same in words."""
+    """The reason in words."""
     advice: str
-    """The ways out."""
+    """What the user can do about it."""
 
 
 class GpuSettings(TypedDict):
-    """Settings of the GPU that its clock follows."""
+    """The settings of a GPU that limit its clock."""
 
     locked_mhz: list[int] | None
-    """Lowest and highest SM clock of the lock, MHz; null: not locked. NVML does not report it: it is `--locked`."""
+    """Lowest and highest SM clock that the lock allows, MHz; null if the clock is not locked. NVML does not report a
+    lock, so that this is the value of `--locked`."""
     power_limit_w: float | None
-    """Power limit, W; null where the board lacks one that can be set."""
+    """Power limit, W; null if the board has no power limit that can be set."""
 
 
 class ClockSetting(TypedDict):
-    """One point that is compared."""
+    """One point: an SM clock or a power limit that is compared with the settings as found."""
 
     name: str
-    """Name in this record: `as found`, `900 MHz` or `60 W`."""
+    """Name of the point: `as found`, or its value, such as `900 MHz` or `60 W`."""
     sm_mhz: int | None
-    """SM clock that is locked, MHz."""
+    """SM clock that is locked, MHz; null if the point does not lock the clock."""
     power_limit_w: float | None
-    """Power limit that is set, W."""
+    """Power limit that is set, W; null if the point does not set one."""
 
 
 class ClockPoint(ClockSetting):
-    """One point in one stage, with its figures as in `EnergyBlock`."""
+    """What was measured at one point in one stage of the search."""
 
     status: Status
-    """Whether it was measured."""
+    """Whether the energy was measured, as in `EnergyBlock`."""
     reason: str | None
-    """Code of the reason for a status other than `measured`."""
+    """Code of the reason if `status` is not `measured`, else null."""
     per_inference_j: float | None
-    """Joules of one row."""
+    """Energy per row, J."""
     ci95: list[float] | None
-    """95 % interval of `per_inference_j`."""
+    """95 % confidence interval of `per_inference_j`."""
     throughput_per_s: float | None
     """Rows per second."""
     mean_power_w: float | None
     """Mean power, W."""
     measured_sm_mhz: float | None
-    """Median of the SM clock in the windows, MHz: what the GPU really ran at."""
+    """Median SM clock that the GPU had during the windows, MHz. It can differ from the clock that was set."""
     capped_share: float | None
-    """Share of the samples, 0 to 1, in which the power limit lowered the clock."""
+    """Fraction of the samples in which the power limit lowered the clock, 0 to 1."""
     against_found: Pairing | None
-    """The comparison with the settings as found, block by block; null for those themselves."""
+    """Comparison of this point with the settings as found, block by block; null for `as found` itself."""
     within_slowdown: bool
-    """Whether its throughput is at least that of the settings as found divided by `max_slowdown`."""
+    """Whether the point is fast enough: throughput of the settings as found, divided by its throughput, is at most
+    `max_slowdown`. True if there is no `max_slowdown`."""
 
 
 class ClockStage(TypedDict):
-    """Points that were measured in common blocks."""
+    """One stage of the search: points that were measured in the same blocks."""
 
     name: StageName
-    """`coarse`: points over the whole range; `fine`: beside the best of them; `final`: the best alone."""
+    """`coarse`: points over the whole range; `fine`: points near the best of them; `final`: the best point, measured
+    again."""
     blocks: list[list[str]]
-    """Names of the points in the order of each block."""
+    """For each block, the names of the points in the order in which they were measured."""
     points: list[ClockPoint]
-    """The points, the settings as found first."""
+    """What was measured at each point; the first is `as found`."""
 
 
 class Restored(TypedDict):
-    """The settings of the GPU before the first change and after the last."""
+    """The settings of the GPU before the command changed them and after it restored them."""
 
     before: GpuSettings
-    """Settings before anything was set."""
+    """Settings before the first change."""
     after: GpuSettings | None
-    """Power limit at the end, and the lock that was put back, which NVML does not report; null if it was unreadable."""
+    """Settings at the end: the power limit as read from the GPU, and the lock that was restored (NVML does not report
+    it). Null if the GPU could not be read."""
 
 
 class ClocksRecord(TypedDict):
-    """The record of `toolchain clocks`."""
+    """What `toolchain clocks` found: the points, their measurements, and the best point."""
 
     schema: int
     """Version of this format: 1."""
     kind: Literal["clocks"]
-    """Kind of record."""
+    """Kind of this record: always `clocks`."""
     applied: bool
-    """Whether anything was set and measured (`--apply`)."""
+    """Whether clocks were set and the energy was measured (`--apply`). Without it, the record only says what would be
+    done."""
     bundle: str | None
-    """Folder of the bundle; null for a checkpoint."""
+    """Folder of the bundle; null if a checkpoint ran."""
     backend: str
-    """Backend."""
+    """Backend that ran the model."""
     device: str
-    """Device, such as cuda:0."""
+    """Device, such as `cuda:0`."""
     precision: str
-    """Precision."""
+    """Precision of the model."""
     artefact: ArtefactDigest
-    """File that ran."""
+    """The file that ran, and its digest."""
     gpu: str
     """Name of the GPU."""
     gpu_uuid: str
     """UUID of the GPU."""
     supported_mhz: list[int]
-    """SM clocks that can be locked, MHz, rising."""
+    """SM clocks that the GPU can be locked to, MHz, in ascending order."""
     power_limit_range_w: list[float] | None
-    """Lowest and highest power limit, W."""
+    """Lowest and highest power limit that can be set, W; null unless power limits are compared (`--power`)."""
     planned: list[ClockSetting]
-    """Points of the first stage."""
+    """The points of the first stage."""
     hindrances: list[Hindrance]
-    """What forbids setting them."""
+    """Reasons why the clocks cannot be set on this machine; empty if they can be."""
     notes: list[str]
-    """What else a user needs to know before setting them."""
+    """Other remarks, in words, that a user should read before setting clocks with `--apply`."""
     least_s: float
-    """Least time that the windows of all stages take, s, without warm-ups."""
+    """Least total length of the measurement windows of all stages, s. The search takes longer, because warm-ups are not
+    included."""
     max_slowdown: float | None
-    """Highest allowed ratio of the throughput as found to that of a point; null for none."""
+    """Largest allowed slowdown (`--max-slowdown`): throughput as found divided by throughput of a point. Null if any
+    slowdown is allowed."""
     stages: list[ClockStage]
-    """The measurements."""
+    """The measurements of each stage; empty without `--apply`."""
     best: ClockSetting | None
-    """The point with the least energy a row, if the last stage showed that it uses at least 2 % less than as found."""
+    """The point that needs the least energy per row; null unless the last stage showed that it needs at least 2 % less
+    than the settings as found."""
     verdict: Literal["resolved", "not resolved"] | None
-    """Whether there is a best point; null if nothing was measured."""
+    """`resolved` if there is a best point, else `not resolved`; null if nothing was measured."""
     reason: str | None
-    """Code of the reason why not."""
+    """Code of the reason why there is no best point; null if there is one, or if nothing was measured."""
     keep: list[str]
-    """Commands that set the best point until the machine starts again."""
+    """Shell commands that set the GPU to the best point until the machine restarts; empty without a best point."""
     restored: Restored | None
-    """Settings before and after; null if nothing was set."""
+    """The settings of the GPU before and after the command; null if nothing was set."""
     flags: list[str]
-    """Remarks, in words, that a reader needs before believing the figures."""
+    """Remarks, in words, about what makes the measurements less reliable."""
     protocol: ComparisonProtocol | None
-    """How it was measured."""
+    """Settings of the measurement; null if nothing was measured."""
     context: EnergyContext
-    """Limits, clocks, temperatures and other users of the GPU."""
+    """Power limits, clocks, temperatures and other processes of the GPU during the measurement."""
     task: str
-    """Task."""
+    """Name of the task that the rows are from."""
     split: str
-    """Split that the rows are from."""
+    """Name of the split that the rows are from."""
     n: int
-    """Rows that every point ran."""
+    """Number of different rows in the load."""
     data_sha256: str
-    """Digest of the rows."""
+    """SHA-256 of the rows' texts and labels, hexadecimal."""
     seed: int
-    """Seed of the order of the blocks."""
+    """Seed of the random order of the points."""
     environment: Environment
-    """The machine and its packages, as in a result."""
+    """Library versions, processor and GPU, as in a result."""
     created: str
-    """Moment of writing, ISO 8601, UTC."""
+    """Time at which the record was written, ISO 8601, UTC."""
 
 
 class SavedClocksRecord(ClocksRecord):
-    """A record of `clocks` as the command line prints it."""
+    """The record of `toolchain clocks` as the command prints it."""
 
     file: str | None
-    """File that the record was written to; null if nothing was measured. Not in the file itself."""
+    """Path of the file that the record was written to; null if nothing was measured. Only in the printed record."""

@@ -1,4 +1,4 @@
-"""The comparison of two results on the same rows: what `toolchain compare --json` prints, and the gate of a build."""
+"""The comparison of two results on the same rows, as `toolchain compare` and the gate of a build make it."""
 
 from typing import Literal, NotRequired, TypedDict
 
@@ -6,14 +6,15 @@ Verdict = Literal["passes", "fails", "cannot tell"]
 
 
 class Flips(TypedDict):
-    """Rows whose prediction changed from the baseline to the candidate."""
+    """How many rows have another prediction in the candidate than in the baseline."""
 
     lost: int
-    """Rows that were right and became wrong. A row of several labels is right if all of them are."""
+    """Number of rows that the baseline predicts right and the candidate wrong. A row of several labels is right if all
+    of them are."""
     gained: int
-    """Rows that were wrong and became right."""
+    """Number of rows that the baseline predicts wrong and the candidate right."""
     changed: int
-    """Rows whose label, or any of whose labels, changed."""
+    """Number of rows whose predicted label, or any of whose predicted labels, changed."""
 
 
 class Comparison(TypedDict):
@@ -23,52 +24,58 @@ class Comparison(TypedDict):
     """
 
     metric: str
-    """The task's main metric."""
+    """Name of the task's main metric."""
     n: int
-    """Number of rows, the same in both."""
+    """Number of rows that both results were evaluated on."""
     baseline: float
-    """The metric of the baseline."""
+    """Value of the metric for the baseline."""
     candidate: float
-    """The metric of the candidate."""
+    """Value of the metric for the candidate."""
     drop_points: float
     """100 * (`baseline` - `candidate`)."""
     bounds_points: list[float | None]
-    """Lower and upper one-sided bound of the drop, each at `confidence`; null where the bound is not finite."""
+    """Lower and upper confidence bound of the drop, each one-sided at `confidence`, in points; null for an infinite
+    bound."""
     confidence: float
-    """Confidence of each bound, between 0.5 and 1."""
+    """Confidence level of each bound, between 0.5 and 1."""
     flips: Flips | None
-    """Changed rows; null for a regression."""
+    """Number of rows whose prediction changed; null for a regression."""
     p_value: float | None
-    """Two-sided exact McNemar test of accuracy; null for other metrics."""
+    """p-value of the two-sided exact McNemar test; null if the metric is not accuracy."""
     detectable_points: float | None
-    """The smallest true drop that this number of rows would show with a chance of 0.8."""
+    """Smallest true drop, in points, that this number of rows would show with a probability of 0.8; null if the bounds
+    are not finite."""
     max_drop_points: float | None
-    """The largest drop that the gate allows; null without a gate."""
+    """Largest drop that the gate allows, in points; null without a gate."""
     verdict: Verdict | None
-    """The verdict of the gate; null without one."""
+    """Verdict of the gate: `passes` if the upper bound is at most `max_drop_points`, `fails` if the drop itself is
+    above it, else `cannot tell`; null without a gate."""
     rows_to_tell: int | None
-    """About how many rows would give a clear verdict; null if it is clear, or if 10,000 times more would not do."""
+    """Approximate number of rows that would give a clear verdict; null if the verdict is clear, or if more than 10,000
+    times as many rows would be needed."""
 
 
 class NamedComparison(Comparison):
-    """A comparison with the names of both sides and the rows that were compared."""
+    """A comparison, with the names of baseline and candidate and of the rows."""
 
     baseline_name: str
-    """Backend and variant of the baseline, with its bundle if that is another one; or the FP32 reference."""
+    """Backend and variant of the baseline, and its bundle if the two bundles differ; or the name of the FP32
+    reference."""
     candidate_name: str
-    """The same of the candidate."""
+    """Backend and variant of the candidate, and its bundle if the two bundles differ."""
     task: str
     """Name of the task."""
     split: str
     """Name of the split."""
     data_sha256: str
-    """SHA-256 of the texts and labels of the rows."""
+    """SHA-256 of the rows' texts and labels, hexadecimal."""
     why: NotRequired[str]
-    """Why the verdict is `cannot tell` however many rows there are: the original of a shrunk checkpoint is missing."""
+    """Why more rows would not give a clear verdict: the original of a shrunk checkpoint is missing. Absent
+    otherwise."""
 
 
 class ComparisonList(TypedDict):
-    """The whole output of `toolchain compare --json`."""
+    """The output of `toolchain compare --json`."""
 
     comparisons: list[NamedComparison]
     """One comparison for each candidate."""

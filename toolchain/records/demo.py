@@ -7,12 +7,12 @@ from toolchain.records.result import Result
 
 
 class DemoRecord(TypedDict):
-    """A build, three evaluations and a report of the built-in model."""
+    """What `toolchain demo` made of the built-in model: a bundle, three results and a report."""
 
     build: BuildRecord
     """The record of the build."""
     results: list[Result]
-    """PyTorch in FP32, then ONNX Runtime in FP32 and in INT8."""
+    """Results of PyTorch in FP32, of ONNX Runtime in FP32 and of ONNX Runtime in INT8, in this order."""
     report: str
     """Path of the report in Markdown."""
     page: str

@@ -1,4 +1,4 @@
-"""What a machine has and lacks: the output of `toolchain doctor --json`."""
+"""What is installed on a machine and what is missing: the output of `toolchain doctor --json`."""
 
 from typing import Literal, TypedDict
 
@@ -6,20 +6,20 @@ State = Literal["ok", "missing", "broken"]
 
 
 class FindingRecord(TypedDict):
-    """One thing that was looked for."""
+    """What `toolchain doctor` found out about one package, tool or device."""
 
     name: str
-    """What was looked for, such as `torch` or `TensorRT`."""
+    """Name of the package, tool or device, such as `torch` or `TensorRT`."""
     state: State
-    """`ok`; `missing`: it is not there, and only some steps need it; `broken`: it is there and cannot be used."""
+    """`ok`; `missing`: not installed, and needed by some commands only; `broken`: installed, but it cannot be used."""
     detail: str
-    """What was found: a version, a name, or why it is missing."""
+    """Version or name that was found, or why it is missing or cannot be used."""
     advice: str
-    """What to do; empty if nothing."""
+    """What to do about it; empty if nothing needs to be done."""
 
 
 class DoctorRecord(TypedDict):
-    """The whole output of `toolchain doctor --json`."""
+    """The output of `toolchain doctor --json`."""
 
     findings: list[FindingRecord]
-    """Everything that was looked for, in the order in which the steps need it."""
+    """One finding for each package, tool and device, in the order in which the build and evaluation steps need them."""

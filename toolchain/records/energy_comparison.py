@@ -1,4 +1,9 @@
-"""The record of `toolchain compare --energy`; null means that a value was not measured, and a `reason` says why."""
+"""The record of `toolchain compare --energy`, which compares the energy of several bundles or backends.
+
+A contender is a bundle on a backend; the first contender is the baseline, the others are candidates. A block is one
+measurement window of each contender, in random order. Null means that a value was not measured; a `reason` beside it
+says why.
+"""
 
 from typing import Literal, TypedDict
 
@@ -15,84 +20,87 @@ from toolchain.records.result import ArtefactDigest, Environment
 
 
 class ComponentMethod(TypedDict):
-    """How a component is measured on this machine, or why it is not."""
+    """How the energy of a component is measured on this machine, or why it is not."""
 
     method: Method
-    """Source of its joules."""
+    """Source of the energy: the GPU's energy counter, the GPU's power integrated over time, RAPL, or `unavailable`."""
     reason: str | None
-    """Code of the reason for `unavailable`, or for a device that is missing."""
+    """Code of the reason why the component, or one of its devices, is not measured; null if all of it is measured."""
     detail: str | None
-    """The reason as the library worded it."""
+    """The reason in the words of the library that reported it."""
 
 
 class ContenderRecord(TypedDict):
-    """One contender of an energy comparison: a bundle on a backend. Keys from `status` on are as in `EnergyBlock`."""
+    """One contender, with its energy figures; the keys from `status` on are as in `EnergyBlock`."""
 
     name: str
-    """Name in this comparison."""
+    """Name of the contender in this comparison."""
     bundle: str
-    """Folder of its bundle."""
+    """Folder of the contender's bundle."""
     backend: str
-    """Backend."""
+    """Backend that ran the bundle."""
     device: str
-    """Device, such as cpu or cuda:0."""
+    """Device, such as `cpu` or `cuda:0`."""
     precision: str
-    """Precision."""
+    """Precision of the model."""
     artefact: ArtefactDigest
-    """File that ran."""
+    """The file that ran, and its digest."""
     batch_slots: int | None
-    """Most positions of a batch, padded ones included; null for single rows, or if it did not run."""
+    """Largest number of positions in a batch, padding included; null for single rows, or if the contender did not
+    run."""
     status: Status
-    """Whether it was measured."""
+    """Whether the energy was measured."""
     reason: str | None
-    """Code of the reason for a status other than `measured`."""
+    """Code of the reason if `status` is not `measured`, else null."""
     detail: str | None
-    """The same in words."""
+    """More about the reason, in words."""
     per_inference_j: float | None
-    """Joules of one row."""
+    """Energy per row, J."""
     per_token_j: float | None
-    """Joules of one real token."""
+    """Energy per real token (attention mask 1), J."""
     ci95: list[float] | None
-    """95 % interval of `per_inference_j`."""
+    """95 % confidence interval of `per_inference_j`."""
     throughput_per_s: float | None
     """Rows per second."""
     mean_power_w: float | None
     """Mean power, W."""
     counter_to_integral: float | None
-    """Joules of the GPU's counter divided by its integrated power."""
+    """Energy by the GPU's counter divided by the GPU's power integrated over time; about 1 if both agree."""
     components: dict[str, ComponentRecord]
-    """Component -> its joules and method."""
+    """Component -> its energy, and how it was measured."""
     windows: list[WindowRecord]
-    """One window in each block."""
+    """The windows of this contender, one in each block."""
 
 
 class Pairing(TypedDict):
-    """A candidate compared with the baseline, block by block; ratios are candidate over baseline."""
+    """Comparison of a candidate with the baseline, block by block. Ratios are candidate divided by baseline."""
 
     verdict: Literal["resolved", "not resolved"]
-    """`resolved`: the interval excludes 1 and the difference is at least `mdd_percent`."""
+    """`resolved`: the confidence interval of `ratio` does not contain 1, and the difference is at least `mdd_percent`;
+    else `not resolved`."""
     reason: str | None
-    """Code of the reason why the difference is not resolved."""
+    """Code of the reason why the difference is not resolved; null if it is."""
     blocks: int
-    """Blocks in which both were measured."""
+    """Number of blocks in which both were measured."""
     dropped: int
-    """Blocks left out because a window in them was dropped."""
+    """Number of blocks that were left out, because a window in them was not accepted."""
     ratio: float | None
-    """Geometric mean of the ratios of joules a row."""
+    """Ratio of the energy per row: geometric mean over the blocks. Below 1, the candidate needs less energy."""
     ratio_ci95: list[float] | None
-    """Its 95 % interval, a bootstrap over blocks."""
+    """95 % confidence interval of `ratio`, by a bootstrap over the blocks."""
     difference_percent: float | None
-    """`ratio` less 1, %."""
+    """`ratio` minus 1, in percent."""
     mdd_percent: float | None
-    """Minimum detectable difference, %: the smallest true difference that is shown with a probability of 0.8."""
+    """Minimum detectable difference, in percent: the smallest true difference that this number of blocks would show
+    with a probability of 0.8."""
     throughput_ratio: float | None
-    """Geometric mean of the ratios of rows per second."""
+    """Ratio of the rows per second: geometric mean over the blocks."""
     mean_power_ratio: float | None
-    """Geometric mean of the ratios of power."""
+    """Ratio of the mean power: geometric mean over the blocks."""
 
 
 class PairRecord(Pairing):
-    """The same, with the names of the two."""
+    """Comparison of a candidate with the baseline, with the names of both."""
 
     baseline_name: str
     """Name of the baseline."""
@@ -101,63 +109,64 @@ class PairRecord(Pairing):
 
 
 class ComparisonProtocol(TypedDict):
-    """How the blocks of a comparison were measured; a block is one window of each contender."""
+    """Settings of the measurement of a comparison."""
 
     mode: Mode
-    """`max_throughput`: batches without a pause; `fixed_load`: single rows at a rate."""
+    """`max_throughput`: batches without a pause between them; `fixed_load`: single rows at a fixed rate."""
     rate_per_s: float | None
-    """Rows per second of a fixed load."""
+    """Rows per second in the mode `fixed_load`, else null."""
     window_s: float
-    """Least length of a window, s."""
+    """Shortest length of a window, s."""
     tick_ms: float | None
-    """Update period of the slowest counter, ms; null without a counter."""
+    """Time between two updates of the slowest energy counter, ms; null if there is no counter."""
     warm_up: dict[str, WarmUpRecord | None]
-    """Name of a contender -> its warm-up."""
+    """Name of a contender -> its warm-up; null if it did not run."""
 
 
 class EnergyComparison(TypedDict):
-    """The record of `toolchain compare --energy`."""
+    """The contenders of `toolchain compare --energy`, and each candidate compared with the baseline."""
 
     schema: int
     """Version of this format: 1."""
     kind: Literal["energy_comparison"]
-    """Kind of record."""
+    """Kind of this record: always `energy_comparison`."""
     status: Status
-    """Status that all contenders share, else `partial`."""
+    """The status that all contenders have; `partial` if they differ."""
     reason: str | None
-    """Code of the reason of the first contender that was not fully measured."""
+    """Code of the reason for the first contender that was not fully measured; null if all contenders were."""
     blocks: list[list[str]]
-    """Names of the contenders in the order of each block; empty if nothing could be measured."""
+    """For each block, the names of the contenders in the order in which they ran; empty if nothing could be
+    measured."""
     seed: int
-    """Seed of the order."""
+    """Seed of the random order of the contenders."""
     contenders: list[ContenderRecord]
     """The contenders, the baseline first."""
     comparisons: list[PairRecord]
-    """One entry for each candidate."""
+    """One comparison with the baseline for each candidate."""
     protocol: ComparisonProtocol
-    """How it was measured."""
+    """Settings of the measurement."""
     context: EnergyContext
-    """Limits, clocks, temperatures and other users of the GPUs."""
+    """Power limits, clocks, temperatures and other processes of the GPUs during the measurement."""
     flags: list[str]
-    """Remarks, in words, that a reader needs before believing the figures."""
+    """Remarks, in words, about what makes the figures less reliable."""
     components: dict[str, ComponentMethod]
-    """Component -> how this machine measures it."""
+    """Component -> how its energy is measured on this machine."""
     task: str
-    """Task."""
+    """Name of the task that the rows are from."""
     split: str
-    """Split that the rows are from."""
+    """Name of the split that the rows are from."""
     n: int
-    """Rows that every contender ran."""
+    """Number of different rows that every contender ran."""
     data_sha256: str
-    """Digest of the rows."""
+    """SHA-256 of the rows' texts and labels, hexadecimal."""
     environment: Environment
-    """The machine and its packages, as in a result."""
+    """Library versions, processor and GPU, as in a result."""
     created: str
-    """Moment of writing, ISO 8601, UTC."""
+    """Time at which the record was written, ISO 8601, UTC."""
 
 
 class SavedEnergyComparison(EnergyComparison):
     """An energy comparison as the command line prints it."""
 
     file: str
-    """File that the record was written to; not in the file itself."""
+    """Path of the file that the record was written to. Only in the printed record."""

@@ -1,4 +1,4 @@
-"""Why a graph or an engine is not faster or not as accurate: the output of `toolchain explain --json`."""
+"""Why a graph or an engine is not faster or not more accurate: the output of `toolchain explain --json`."""
 
 from typing import NotRequired, TypedDict
 
@@ -8,124 +8,130 @@ from toolchain.records.quantization import ScaleRecord
 
 
 class ExplainedGemm(TypedDict):
-    """One GEMM of the graph."""
+    """One GEMM of the graph: whether it runs in 8 bits, its fraction of the work, and its error."""
 
     name: str
-    """Name of its node."""
+    """Name of the GEMM's node."""
     kind: str
-    """`linear`, `attention`, `head`, or the operator type of an integer node of ONNX Runtime."""
+    """`linear`, `attention`, `head`, or the operator type of a node of ONNX Runtime that computes in integers."""
     integers: bool
-    """Whether both inputs are dequantized integers, so that a runtime may compute in integers."""
+    """Whether both inputs come from DequantizeLinear, so that a runtime may compute the GEMM in 8 bits."""
     tensorrt: bool
-    """Whether both inputs are also int8 with zero point 0, as TensorRT requires."""
+    """Whether both inputs are also int8 with zero point 0, or FP8, as TensorRT requires."""
     on_this_cpu: bool
-    """Whether the runtime computes it in integers on this CPU."""
+    """Whether the runtime computes the GEMM in integers on this CPU."""
     reason: str | None
-    """Why one of the three is false; null if all are true."""
+    """Why `integers`, `tensorrt` or `on_this_cpu` is false; null if all three are true."""
     macs: float
-    """Its share of all multiply-accumulate operations, 0 to 1."""
+    """Fraction of the graph's multiply-accumulate operations that are in this GEMM, 0 to 1."""
     snr_db: float | None
-    """Signal-to-noise ratio of its output against the reference, dB; null if they are equal or it has no reference."""
+    """Signal-to-noise ratio of the GEMM's output against the same output in the reference graph, dB; null if the two
+    are equal or the reference lacks it."""
 
 
 class MacShares(TypedDict):
-    """Shares of the multiply-accumulate operations, 0 to 1."""
+    """Fractions of the graph's multiply-accumulate operations, 0 to 1, that may run in 8 bits."""
 
     integers: float
-    """In GEMMs whose inputs are dequantized integers."""
+    """Fraction in GEMMs whose inputs both come from DequantizeLinear."""
     tensorrt: float
-    """In GEMMs that TensorRT can run in INT8."""
+    """Fraction in GEMMs that TensorRT can run in INT8 or FP8."""
     on_this_cpu: float
-    """In GEMMs that the runtime computes in integers on this CPU."""
+    """Fraction in GEMMs that the runtime computes in integers on this CPU."""
 
 
 class ClippedTensor(TypedDict):
-    """A tensor with values beyond the range in which it is quantized."""
+    """A quantized tensor with values outside its quantization range, which are clipped."""
 
     tensor: str
     """Name of the tensor."""
     share: float
-    """Share of its values beyond the range, 0 to 1."""
+    """Fraction of the tensor's values that are outside the range, 0 to 1."""
     reach: float
-    """Its largest value divided by the end of the range."""
+    """Farthest value outside the range, divided by the end of the range on its side. 2 means twice as large as the
+    range allows."""
 
 
 class HalfTensor(LargeTensor):
-    """A float16 tensor, and how much of float16's range it needs."""
+    """A float16 tensor, and its largest value compared with float16's maximum."""
 
     share: float
-    """Largest magnitude over the rows / 65,504: above 1 it becomes infinite."""
+    """Largest absolute value over the rows, divided by float16's maximum of 65,504. Above 1, it becomes infinite in
+    float16."""
 
 
 class Float16Facts(TypedDict):
-    """What float16 has to hold."""
+    """The largest values that a graph computes or stores in float16."""
 
     float16: list[HalfTensor]
-    """Float16 tensors by their largest magnitude, the ten largest first; empty for a graph without float16."""
+    """The ten float16 tensors with the largest absolute values, largest first; empty if the graph has no float16
+    tensors."""
     large_sums: list[LargeTensor]
-    """INT8 GEMMs whose integer sums exceed float16 before they are scaled, largest first."""
+    """INT8 GEMMs whose integer sums exceed float16's maximum before they are scaled, largest first."""
 
 
 class ConversionCounts(TypedDict):
-    """Nodes that move or convert numbers and compute nothing, by kind."""
+    """Number of nodes that only convert or move numbers."""
 
     graph: dict[str, int]
-    """In the graph: `quantize`, `dequantize`, `cast`, `transpose` or `reshape` -> number of nodes."""
+    """In the graph as stored: `quantize`, `dequantize`, `cast`, `transpose` or `reshape` -> number of nodes."""
     on_this_cpu: dict[str, int]
-    """In what the runtime makes of the graph for this CPU."""
+    """The same counts in the graph as the runtime optimised it for this CPU."""
 
 
 class SpeedUp(TypedDict):
-    """The speed-up over FP32 on this CPU."""
+    """The speed-up of the graph over the FP32 graph on this CPU, measured and predicted."""
 
     measured: float
-    """Median time of FP32 divided by the median time of the artefact, on the same rows in turns."""
+    """Median time of the FP32 graph divided by that of this graph. The two took turns on the same rows."""
     products_share_of_fp32_time: float
-    """Share of FP32's time that GEMMs take, 0 to 1."""
+    """Fraction of the FP32 graph's time that is spent in GEMMs, 0 to 1."""
     integer_to_float_product_speed: float
-    """How many times faster an integer GEMM of 512 x 512 x 512 is than a float one."""
+    """Speed of an integer GEMM of size 512 x 512 x 512 divided by that of a float32 GEMM of the same size."""
     predicted_best: float
-    """Speed-up by Amdahl's law if integer GEMMs run at that speed and nothing else changes.
+    """Speed-up by Amdahl's law if integer GEMMs are faster by `integer_to_float_product_speed` and nothing else
+    changes.
 
-    A graph for CPUs also computes fewer tokens in its last layer and has fewer nodes, so `measured` may be above it.
+    `measured` may be higher, because a graph for CPUs also computes fewer tokens in its last layer and has fewer nodes.
     """
     busy: NotRequired[bool]
-    """Whether other processes slowed this machine meanwhile: the speeds are then not reliable."""
+    """Whether other processes slowed this machine down during the measurement, so that the figures are not reliable."""
 
 
 class ExplainRecord(Float16Facts):
-    """The output of `toolchain explain --json` for a graph."""
+    """What `toolchain explain --json` prints for a graph."""
 
     artefact: str
     """Path of the graph."""
     precision: str
     """Precision of the graph."""
     rows: str
-    """The rows that were run, in words."""
+    """Which rows were run, in words."""
     reference: str
-    """The graph that it was compared with, in words."""
+    """The graph that this graph was compared with, in words."""
     products: list[ExplainedGemm]
-    """Every GEMM, in graph order."""
+    """Every GEMM of the graph, in graph order."""
     share_of_macs: MacShares
-    """How much of the work is in integers."""
+    """Fractions of the multiply-accumulate operations that may run in 8 bits."""
     not_finite: list[str]
-    """Names of GEMMs whose output has NaN or infinity."""
+    """Names of the GEMMs whose output has NaN or infinity; such a graph must not be used."""
     clipped: list[ClippedTensor]
-    """Tensors that lose at least 0.0001 of their values, worst first."""
+    """Tensors with at least 0.01 % of their values outside their quantization range, worst first."""
     scales: list[ScaleRecord]
-    """Each quantized activation, with its measured amax and its scale in the graph, in graph order."""
+    """Each quantized activation, with its measured amax and the scale in the graph, in graph order."""
     conversions: ConversionCounts
-    """Nodes that only convert."""
+    """Number of nodes that only convert or move numbers."""
     smoothing_muls: int
-    """Mul nodes that SmoothQuant added."""
+    """Number of Mul nodes that SmoothQuant added."""
     speed: SpeedUp | None
-    """The speed-up; null for FP32 itself and for a graph without a reference."""
+    """Speed-up over the FP32 graph; null if it cannot be measured: for the FP32 graph itself, for FP8, or without a
+    reference graph."""
     advice: list[str]
-    """What to do, most important first."""
+    """What to do next, the most important first."""
 
 
 class ExplainedPlan(TypedDict):
-    """The output of `toolchain explain --json` for an engine: its plan.json, with advice."""
+    """What `toolchain explain --json` prints for an engine: parts of its plan.json, and advice."""
 
     artefact: str
     """Path of the plan."""
@@ -134,22 +140,24 @@ class ExplainedPlan(TypedDict):
     precision: str
     """Precision of the plan."""
     gpu: str | None
-    """Name of the GPU that it was built on; null if no GPU was needed."""
+    """Name of the GPU that the plan was built on; null if it was built without a GPU."""
     sm: int
-    """Compute capability without its point, such as 75."""
+    """Compute capability that the plan is for, times ten: 75 for 7.5."""
     tensorrt: str
-    """Version of TensorRT, or of TensorRT-RTX."""
+    """Version of TensorRT, or of TensorRT-RTX, that built the plan."""
     layout: str
-    """`padded`, or `packed` (without padding, by the plugin path)."""
+    """`padded`: rows are padded to one length; `packed`: the tokens of all rows follow each other without padding
+    (plugin path)."""
     profiles: list[ProfileRecord]
-    """Optimisation profiles."""
+    """The optimisation profiles of the plan."""
     options: EngineOptions
-    """Options that it was built with."""
+    """Options that the plan was built with."""
     layers: LayerCounts
-    """Counts by the engine inspector, or over the compiler's list of kernels (TensorRT-RTX)."""
+    """Number of layers by type and precision, from TensorRT's engine inspector or from TensorRT-RTX's list of
+    kernels."""
     missing_scales: int
-    """Tensors for which TensorRT found no INT8 scale."""
+    """Number of tensors for which TensorRT logged that no INT8 scale is known."""
     build_s: float
-    """Duration of the build, seconds."""
+    """Time that the build took, in seconds."""
     advice: list[str]
-    """What to do, most important first."""
+    """What to do next, the most important first."""

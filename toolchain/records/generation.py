@@ -1,4 +1,7 @@
-"""What `toolchain generate` prints: the texts, and the measurement of prefill and decode."""
+"""What `toolchain generate --json` prints: the generated texts, and the speed and energy of prefill and decode.
+
+A step is a pass after the first: it computes one token for each row of a batch.
+"""
 
 from typing import Literal, TypedDict
 
@@ -6,118 +9,127 @@ from toolchain.records.result import Environment
 
 
 class GeneratedText(TypedDict):
-    """One prompt and its continuation."""
+    """One prompt, and the text that the model generated after it."""
 
     prompt: str
-    """The prompt as it was given."""
+    """The prompt, as it was given."""
     text: str
-    """The continuation, without special tokens."""
+    """The generated text, without special tokens."""
     prompt_tokens: int
-    """Number of tokens of the prompt, with the special tokens that the tokenizer adds."""
+    """Number of tokens of the prompt, including the special tokens that the tokenizer adds."""
     tokens: list[int]
-    """Ids of the generated tokens; the last is the end of text if `ended` is eos."""
+    """Ids of the generated tokens. If `ended` is `eos`, the last one is the end-of-text token."""
     ended: Literal["eos", "length"]
-    """Why it ended: the model wrote its end of text, or `--max-new-tokens` were written."""
+    """Why the generation ended: `eos`, the model generated its end-of-text token; `length`, `--max-new-tokens` was
+    reached."""
 
 
 class Prefill(TypedDict):
-    """The first pass, which reads the prompt and gives the first token."""
+    """The first pass of a batch, which processes the prompts and gives the first token of each row."""
 
     first_token_ms_p50: float
-    """Median time from a batch's token ids to its first token, ms."""
+    """Median time to first token of a batch, ms. It does not include tokenization."""
     first_token_ms_p99: float
-    """99th percentile of it, ms."""
+    """99th percentile of the time to first token, ms."""
     tokens_per_s: float
-    """Prompt tokens a second, padded positions not counted."""
+    """Prompt tokens per second, padding not counted."""
     j_per_token: float | None
-    """Energy of a prompt token, J: that of a pass that gives the first token, over the prompt tokens."""
+    """Energy per prompt token, J: energy of the first passes divided by the number of prompt tokens. Null if it was not
+    measured."""
 
 
 class Decode(TypedDict):
-    """The passes after the first; each gives one token a row."""
+    """The steps after the first pass, each of which gives one more token per row."""
 
     steps: int
-    """Number of timed steps, over all batches and rounds."""
+    """Number of steps that were timed, over all batches and rounds."""
     step_ms_p50: float | None
     """Median time of a step, ms; null if there was no step."""
     step_ms_p99: float | None
-    """99th percentile of it, ms."""
+    """99th percentile of the time of a step, ms; null if there was no step."""
     tokens_per_s: float | None
-    """Generated tokens a second, without the first of each row and without those behind an end of text."""
+    """Generated tokens per second. The first token of a row and tokens after its end-of-text token are not counted.
+    Null if there was no step."""
     bytes_per_step: int | None
-    """Bytes that a step must read, by count: weights and keys and values; null without a cache."""
+    """Bytes that a step has to read, as counted: the weights, and the cached keys and values (mean over the steps).
+    Null without a cache."""
     gigabytes_per_s: float | None
-    """`bytes_per_step` over the median time of a step, 1e9 bytes/s; null without a cache."""
+    """Memory throughput: `bytes_per_step` divided by the median time of a step, in 1e9 bytes/s; null without a
+    cache."""
     bandwidth_share: float | None
-    """`gigabytes_per_s` over `memory_gigabytes_per_s`; null without either. A small model may lie in the caches of a
-    CPU, and the share is then above 1."""
+    """`gigabytes_per_s` divided by `memory_gigabytes_per_s`; null if either is null. It can exceed 1 if a small model
+    fits into the caches of the CPU."""
     j_per_token: float | None
-    """Energy of a generated token, J: the whole without that of the first pass, over the tokens of the steps."""
+    """Energy per generated token after the first, J: energy of the whole generation minus that of the first passes,
+    divided by the number of these tokens. Null if it was not measured."""
 
 
 class CacheRun(TypedDict):
-    """The measurement of one kind of cache."""
+    """Speed and energy with one kind of key-value cache."""
 
     cache: str
-    """Kind of cache: dynamic, static or none."""
+    """Kind of key-value cache: `dynamic`, `static` or `none`."""
     seconds: float
-    """Time of one round over all prompts, s: the median of the rounds."""
+    """Time of one round over all prompts, s: the median over the rounds."""
     generated_tokens: int
-    """Tokens that a round gives."""
+    """Number of tokens that are generated in one round."""
     seconds_per_token: float
-    """`seconds` over `generated_tokens`, s."""
+    """`seconds` divided by `generated_tokens`, s."""
     prefill: Prefill
-    """The first pass."""
+    """Speed and energy of the first pass."""
     decode: Decode
-    """The other passes."""
+    """Speed and energy of the later passes, the steps."""
     kv_cache_bytes_per_token: int | None
-    """Bytes of the keys and values of one position of one row; null without a cache."""
+    """Size of the cached keys and values of one position of one row, in bytes; null without a cache."""
     per_generated_token_j: float | None
-    """Energy of the whole over the generated tokens, J."""
+    """Energy per generated token, J: energy of the whole generation divided by `generated_tokens`. Null if it was not
+    measured."""
     energy_reason: str | None
-    """Reason code if the energies are null, else null."""
+    """Code of the reason why the energies are null, else null."""
 
 
 class CacheRatio(TypedDict):
-    """A run with a cache beside the one without."""
+    """How much faster a key-value cache makes the generation."""
 
     cache: str
-    """Kind of the cache: dynamic or static."""
+    """Kind of key-value cache: `dynamic` or `static`."""
     measured: float
-    """Time without a cache over the time with it."""
+    """Time without a cache divided by the time with this cache."""
     predicted: float
-    """The same ratio by the counts of positions, from the prefill and step times of the run with the cache."""
+    """The same ratio as predicted from the number of positions that each pass computes, with the measured pass times of
+    the run with this cache."""
     tokens_equal: bool
-    """Whether both runs gave the same tokens."""
+    """Whether the runs with and without the cache generated the same tokens."""
 
 
 class Generation(TypedDict):
     """What `toolchain generate --json` prints."""
 
     model: str
-    """The checkpoint as it was named."""
+    """The checkpoint or bundle, as it was named."""
     backend: str
-    """Backend that ran: torch."""
+    """Backend that ran the model: `torch` or `ort`."""
     device: str
     """Device, such as cpu or cuda:0."""
     precision: str
-    """Type of weights and activations: fp32."""
+    """Type of the weights: `fp32`; for a bundle also `int8` or `int4`."""
     batch_size: int
-    """Rows of a batch; the last may have fewer."""
+    """Number of prompts in a batch; the last batch may have fewer."""
     max_new_tokens: int
-    """Most tokens that a row may get."""
+    """Largest number of tokens that are generated for a prompt."""
     rounds: int
-    """How often each batch was timed with each kind of cache, in turn."""
+    """How often each batch was timed with each kind of cache. The kinds took turns."""
     weight_bytes_per_step: int
-    """Bytes of the weights that a step reads, by count: all but the tables of which it gathers a row."""
+    """Bytes of weights that a step has to read, as counted. Embedding tables, of which it reads one row per token, are
+    not included."""
     memory_gigabytes_per_s: float | None
-    """Measured memory bandwidth of the device, 1e9 bytes/s: a copy or a sum of a large tensor in PyTorch, whichever is
-    faster; null if it cannot be measured."""
+    """Measured memory bandwidth of the device, 1e9 bytes/s; null if it cannot be measured. A large tensor is copied or
+    summed in PyTorch, and the faster of the two counts."""
     texts: list[GeneratedText]
-    """Prompts and texts, of the kind of cache that was named first."""
+    """The prompts and the generated texts, from the first kind of cache in `--cache`."""
     runs: list[CacheRun]
-    """One measurement for each kind of cache, in the order in which they were named."""
+    """One entry for each kind of cache, in the order of `--cache`."""
     ratios: list[CacheRatio]
-    """One for each cache, if `none` was among the kinds."""
+    """One entry for each kind of cache other than `none`; empty if `none` was not measured."""
     environment: Environment
-    """Versions and hardware."""
+    """Library versions, processor and GPU."""

@@ -1,4 +1,8 @@
-"""The step `heal` of a bundle: the weights of its INT8 graphs, rounded to give FP32's logits; what `heal` prints."""
+"""The build step `heal`, which chooses new weights for INT8 graphs, and the output of `toolchain heal`.
+
+The weights of the INT8 graphs are rounded again, and trained if asked, so that the logits come nearer to those of FP32.
+Only the texts of train rows are used, and not their labels.
+"""
 
 from typing import NotRequired, TypedDict
 
@@ -9,71 +13,72 @@ from toolchain.records.training import Training, TrainingLoss
 
 
 class HealRounding(TypedDict):
-    """How the weights of GEMMs were rounded anew, so that their errors cancel."""
+    """How the weights of the INT8 GEMMs were rounded again, so that the rounding errors cancel out."""
 
     gemms: int
-    """GEMMs whose weights were rounded."""
+    """Number of GEMMs whose weights were rounded again."""
     rows: int
-    """Train rows whose activations they were rounded for."""
+    """Number of train rows whose activations were used for the rounding."""
     tokens: int
-    """Tokens of these rows."""
+    """Number of tokens in the train rows that were used for the rounding."""
     bias: NotRequired[str]
-    """What the bias takes of the difference from FP32: its `mean`, or the mean without that of a few tokens, `robust`.
-    Missing in bundles that were healed when there was no choice."""
+    """How the bias of a GEMM was corrected by its mean difference from FP32: `mean`, over all tokens; `robust`, with
+    the effect of outlier tokens limited. Absent in bundles of earlier versions, which had only one method."""
     distances: NotRequired[dict[str, float]]
-    """Such a way -> the sum of both graphs' distances from FP32 with it, over rows for this choice; the least stays."""
+    """`mean` and `robust` -> sum of both INT8 graphs' distances from FP32 when the bias is corrected in this way. The
+    method with the smaller sum was chosen."""
     chosen_on: NotRequired[int]
-    """Train rows for this choice, that are neither among those rounded on nor held out. The bundle lists them among the
-    rows that it learnt from."""
+    """Number of train rows on which `distances` was measured. None of them was used for the rounding or is held out.
+    The bundle lists them among the rows that it learnt from."""
     seconds: float
-    """Time of the roundings and of the choice."""
+    """Time of the rounding and of the choice of `bias`, in seconds."""
 
 
 class HealDistance(TypedDict):
-    """The distance of one INT8 graph's logits from FP32's, over train rows that were not learnt from."""
+    """How far the logits of one INT8 graph are from FP32's, on train rows that were not learnt from."""
 
     before: DistanceRecord
-    """With the checkpoint's weights."""
+    """Distance with the checkpoint's weights."""
     after: DistanceRecord
-    """With the healed weights."""
+    """Distance with the healed weights."""
 
 
 class HealRecord(Training):
-    """Step `heal`: `model.onnx`, ranges and rows to `healed.safetensors`."""
+    """Step `heal`: makes `healed.safetensors` from `model.onnx`, the ranges and train rows."""
 
     made_of: dict[str, str]
-    """File that the weights belong to -> its SHA-256."""
+    """Name of a file that the healed weights were made from -> its SHA-256. The weights fit these files only."""
     graphs: NotRequired[list[str]]
-    """INT8 graphs that have the healed weights; both if the key is missing."""
+    """Names of the INT8 graphs that use the healed weights; absent if both do (bundles of earlier versions)."""
     kept: NotRequired[dict[str, str]]
-    """INT8 graph that keeps the checkpoint's weights -> why."""
+    """Name of an INT8 graph that keeps the checkpoint's weights -> why healing would not improve it."""
     weights: int
-    """Numbers in `healed.safetensors`."""
+    """Number of weights in `healed.safetensors`."""
     rounding: HealRounding
-    """How the weights were rounded, before any training."""
+    """How the weights were rounded again, before any training."""
     loss: TrainingLoss | None
-    """The loss of the training; null without training."""
+    """Loss at the beginning and at the end of the training; null without training."""
     held_out: int
-    """Train rows that were not learnt from, on which the distance is measured."""
+    """Number of train rows that were not learnt from, on which `distance` is measured."""
     distance: dict[str, HealDistance]
-    """INT8 graph -> its distance from FP32."""
+    """Name of an INT8 graph -> its distance from FP32 before and after healing."""
 
 
 class Gated(TypedDict):
-    """The gate of a healed bundle."""
+    """What the gate found after the healing; empty if nothing was healed."""
 
     gate: NotRequired[list[NamedComparison]]
-    """Comparisons of its graphs with FP32 after."""
+    """Comparisons of the bundle's graphs with the FP32 graph, after the healing."""
     deploy: NotRequired[Deployment]
-    """The artefact that the gate allows to deploy."""
+    """The artefact that may be deployed according to the gate."""
 
 
 class Healed(Gated):
     """What `toolchain heal --json` prints."""
 
     bundle: str
-    """Path of the bundle."""
+    """Path of the healed bundle."""
     before: list[NamedComparison]
-    """Comparisons of its graphs with FP32 before."""
+    """Comparisons of the bundle's graphs with the FP32 graph, before the healing."""
     heal: HealRecord | None
-    """What was done; null if the gate passed before, so that nothing needs healing."""
+    """What was healed; null if the gate had already passed, so that there was nothing to do."""

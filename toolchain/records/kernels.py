@@ -1,4 +1,8 @@
-"""The kernels that NVIDIA's compiler makes of a graph: layers.json beside a plan of TensorRT-RTX."""
+"""The kernels that TensorRT-RTX's compiler generates for a graph: layers.json beside a plan, and `explain --target`.
+
+A bound is the shortest time that a kernel can take on a GPU: at the peaks of the GPU's data sheet, its memory traffic
+or its operations take at least that long.
+"""
 
 from typing import Literal, NotRequired, TypedDict
 
@@ -9,132 +13,137 @@ class TensorRecord(TypedDict):
     """A tensor that a kernel reads or writes."""
 
     name: str
-    """The compiler's name; that of the ONNX tensor or initializer where there is one."""
+    """Name of the tensor in the ONNX graph, or the compiler's name if it is not in that graph."""
     dimensions: list[int]
-    """Its size; -1 where it varies between the shapes of the optimisation profile."""
+    """Dimensions of the tensor; -1 for a dimension that varies within the optimisation profile."""
     datatype: str
-    """`int8`, `fp8`, `fp16`, `bf16`, `fp32`, `int32`, `int64`, `bool`, or the compiler's own name of another type."""
+    """`int4`, `int8`, `fp8`, `fp16`, `bf16`, `fp32`, `int32`, `int64` or `bool`; for other types, the compiler's
+    name."""
 
 
 class KernelRecord(TypedDict):
-    """One kernel."""
+    """One kernel: what it computes, its tensors, and its work."""
 
     name: str
-    """The compiler's name: the ONNX nodes of a GEMM, or the operations of a fused kernel, each cut to four letters."""
+    """The compiler's name for the kernel. For a GEMM it lists the ONNX nodes; for a fused kernel, the operations, each
+    cut to four letters."""
     kind: KernelKind
-    """`gemm`, `attention` (one fused kernel), `convolution`, `elementwise` (all else that computes), `copy` (moves or
-    converts numbers and computes nothing), or `other` for a type of layer that is not known here."""
+    """`gemm`; `attention` (one fused kernel); `convolution`; `copy`: only moves or converts numbers; `elementwise`:
+    computes anything else; `other`: a type of layer that this toolchain does not know."""
     inputs: list[TensorRecord]
-    """The activations that it reads."""
+    """Activations that the kernel reads."""
     constants: list[TensorRecord]
-    """The weights and numbers that it reads."""
+    """Weights and other constants that the kernel reads."""
     outputs: list[TensorRecord]
-    """The activations that it writes."""
+    """Activations that the kernel writes."""
     precision: str | None
-    """Datatype in which it multiplies matrices: `int8` only if both operands are; null if it multiplies none, or the
-    compiler does not list its operands."""
+    """Datatype in which the kernel multiplies matrices: the wider of its operands' datatypes, so `int8` only if both
+    operands are int8. Null if it multiplies no matrices, or if the compiler does not list its operands."""
     bytes: int | None
-    """Bytes that it reads and writes, of a table only the rows that are looked up; null if a size varies."""
+    """Bytes that the kernel reads and writes; for an embedding table, only the rows that are looked up. Null if a
+    dimension varies."""
     operations: int | None
-    """Multiplications and additions of its GEMMs, 0 if it has none; null if a size varies."""
+    """Number of multiplications and additions in its GEMMs, 0 without a GEMM; null if a dimension varies."""
     nodes: list[str]
-    """Names of the ONNX nodes that it computes, or a part of which it computes."""
+    """Names of the ONNX nodes that the kernel computes, entirely or in part."""
 
 
 class BoundedKernel(KernelRecord):
-    """One kernel with the least time that it takes on a GPU."""
+    """One kernel, with the shortest time that it can take on a GPU."""
 
     part: str
-    """Part of the encoder: `embedding`, `attention`, `feed_forward`, `head`, or `other`."""
+    """Part of the encoder that the kernel belongs to: `embedding`, `attention`, `feed_forward`, `head` or `other`."""
     layer: int | None
-    """Number of the encoder layer, from 0; null outside the layers."""
+    """Index of the encoder layer, from 0; null for kernels outside the layers."""
     us: float
-    """Lower bound of its time, microseconds: the longer of its bytes and its operations at the GPU's peaks."""
+    """Lower bound of the kernel's time, microseconds: the time of its memory traffic or of its operations at the GPU's
+    peaks, whichever is longer."""
     bound: Literal["compute", "memory"]
-    """What takes longer at the peaks."""
+    """What determines the bound: the operations (`compute`) or the memory traffic (`memory`)."""
 
 
 class KernelGroup(TypedDict):
-    """The kernels of one kind in one part of the encoder."""
+    """All kernels of one kind in one part of the encoder, added up."""
 
     part: str
-    """Part of the encoder."""
+    """Part of the encoder: `embedding`, `attention`, `feed_forward`, `head` or `other`."""
     kind: KernelKind
-    """Kind of the kernels."""
+    """Kind of the kernels, as in `KernelRecord`."""
     kernels: int
     """Number of kernels."""
     bytes: int
-    """Bytes that they read and write."""
+    """Bytes that the kernels read and write."""
     operations: int
-    """Multiplications and additions of their GEMMs."""
+    """Number of multiplications and additions in the GEMMs of these kernels."""
     us: float
-    """Lower bound of their time, microseconds."""
+    """Lower bound of the total time of these kernels, microseconds."""
     bound: Literal["compute", "memory"]
-    """What bounds the larger part of that time."""
+    """What bounds more than half of the time in `us`: operations (`compute`) or memory traffic (`memory`)."""
 
 
 class CompiledGraph(TypedDict):
     """A graph as TensorRT-RTX compiles it for one GPU and one shape."""
 
     artefact: str
-    """The graph's name in the bundle; `made of model.onnx` where the bundle lacks a graph of this precision."""
+    """File name of the graph in the bundle; `made of model.onnx` if the bundle has no graph in this precision."""
     precision: str
-    """`fp16`, `int8` or `fp8`."""
+    """Precision of the graph: `fp16`, `int8` or `fp8`."""
     made_from: NotRequired[dict[str, str]]
-    """File of the bundle that the graph is, or was made of -> its SHA-256. If the bundle has another now, the record is
-    out of date."""
+    """Name of a file of the bundle that the graph was compiled from -> its SHA-256. If the file has another digest now,
+    this record is out of date."""
     kernels: list[BoundedKernel]
     """The kernels, in the order in which they run."""
     groups: list[KernelGroup]
-    """The kernels by part and kind."""
+    """The kernels, added up by part of the encoder and kind."""
     bytes: int
     """Bytes that all kernels read and write."""
     us: float
-    """Lower bound of the time of a batch, microseconds: the sum over the kernels."""
+    """Lower bound of the time of one batch, microseconds: the sum of the bounds of its kernels."""
     not_as_asked: list[str]
-    """What the compiler did not do as the graph asks, such as a GEMM that is not in INT8."""
+    """Differences between what the graph asks for and what the compiler made, in words, such as a GEMM that is not in
+    INT8."""
 
 
 class ExplainedTarget(TypedDict):
-    """What `toolchain explain --target` prints; a bundle keeps it as `results/kernels/TARGET.json`."""
+    """What `toolchain explain --target` prints; the bundle also keeps it in `results/kernels/TARGET.json`."""
 
     bundle: str
     """Path of the bundle."""
     target: str
-    """The target, such as `t4`."""
+    """The GPU that was compiled for, as named with `--target`, such as `t4`."""
     sm: int
-    """Its compute capability, times ten."""
+    """Compute capability of the target times ten: 75 for 7.5."""
     gpu: str
-    """Name of the GPU whose data sheet gives the bounds."""
+    """Name of the GPU whose data sheet the bounds are computed from."""
     source: str
-    """That data sheet."""
+    """Title of the data sheet that the bounds are computed from."""
     compiler: str
     """Name and version of the compiler."""
     batch: int
-    """Rows in the batch."""
+    """Number of rows in the batch."""
     length: int
-    """Tokens of each row."""
+    """Number of tokens in each row."""
     graphs: list[CompiledGraph]
-    """FP16 first, then INT8; one of them where the bundle has no INT8 graph."""
+    """The FP16 graph, then the INT8 or FP8 graph; only the FP16 graph if the bundle has no graph in 8 bits."""
     answer: str
-    """Why INT8 is not faster than it is, in one sentence."""
+    """What limits the speed of the graph in 8 bits, in one sentence; without such a graph, how to build it."""
     created: str
     """Time of the compilation, ISO 8601, UTC."""
 
 
 class SavedExplainedTarget(ExplainedTarget):
-    """The record, with the path that it was read from."""
+    """What `toolchain explain --target` saved in a bundle, with the path of that file."""
 
     file: str
-    """Path of the record."""
+    """Path of the file that the record was read from; not in the file itself."""
 
 
 class KernelList(TypedDict):
-    """The whole of layers.json."""
+    """The content of layers.json beside a plan of TensorRT-RTX."""
 
     schema: int
     """Version of this format: 1."""
     compiler: str
     """Name and version of the compiler."""
     profiles: list[list[KernelRecord]]
-    """The kernels for each optimisation profile, in the order in which they run."""
+    """For each optimisation profile, the kernels in the order in which they run."""

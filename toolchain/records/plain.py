@@ -1,4 +1,7 @@
-"""Text of other people, shown as text: it moves no cursor, and a spreadsheet does not compute it."""
+"""Makes text from other people safe to show in a terminal and in a spreadsheet.
+
+Such text must not control the terminal, and a spreadsheet must not compute it as a formula.
+"""
 
 import re
 from typing import Any
@@ -15,12 +18,12 @@ _FORMULA = tuple("=+-@\t\n\uff1d\uff0b\uff0d\uff20")
 
 
 def printable(text: str) -> str:
-    r"""Return a text with each character that a terminal may obey as JSON escapes it: `\u001b`."""
+    r"""Return `text`, in which each character that could control a terminal is escaped as in JSON, such as `\u001b`."""
     return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def printable_json(value: Any) -> Any:  # any JSON
-    """Return JSON in which every text, keys too, is `printable`."""
+    """Return a JSON value with `printable` applied to every string in it, keys included."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, list):
@@ -31,9 +34,11 @@ def printable_json(value: Any) -> Any:  # any JSON
 
 
 def cell(value: Any) -> Any:  # a cell has any type
-    """Return the value of a cell of a CSV file: a text is `printable`, with a quote before what may be a formula.
+    """Return `value` as the cell of a CSV file, safe for terminals and spreadsheets.
 
-    What has quotes before a formula already gets one more, so that removing one always gives the text.
+    A string is made `printable`. If a spreadsheet could take it for a formula, it gets a quote in front. A string that
+    already has quotes before a formula gets one more, so that removing one quote always restores the string. Values of
+    other types are returned unchanged.
     """
     if not isinstance(value, str):
         return value

@@ -1,6 +1,7 @@
-"""plan.json: where a TensorRT plan runs, what it was built from, and the counts of its layers.
+"""plan.json: which GPU and TensorRT version a plan is for, what it was built from, and the counts of its layers.
 
-layers.json stands beside it and holds the JSON of TensorRT's engine inspector unchanged; its format is NVIDIA's.
+layers.json beside it has the output of TensorRT's engine inspector unchanged, in NVIDIA's format. For TensorRT-RTX, see
+kernels.py. A GEMM layer here is one that computes a GEMM, a convolution or fused attention.
 """
 
 from typing import Literal, NotRequired, TypedDict
@@ -10,150 +11,153 @@ class GraphRecord(TypedDict):
     """The graph that an engine was built from."""
 
     file: str
-    """Its name in the bundle, such as `model.int8.onnx`."""
+    """File name of the graph in the bundle, such as `model.int8.onnx`."""
 
     sha256: str
     """SHA-256 of the file, hexadecimal."""
 
 
 class EngineOptions(TypedDict):
-    """The options of `toolchain build` that change an engine and no graph."""
+    """The options of `toolchain build` that affect an engine but not the ONNX graphs."""
 
     calibrator: str
-    """`own` or `tensorrt`: the source of the INT8 scales."""
+    """Source of the INT8 scales on the plugin path: `own` (calibration.json) or `tensorrt` (TensorRT's entropy
+    calibrator)."""
 
     attention: str
-    """`native` (TensorRT fuses attention itself) or `plugin`."""
+    """`native`: TensorRT fuses attention itself; `plugin`: attention is computed by TensorRT's plugins."""
 
     batch_size: str | None
-    """Rows per batch as MIN,OPT,MAX or one number; null for the default."""
+    """Rows per batch, as MIN,OPT,MAX or one number; null for the default."""
 
     seq_len: str | None
-    """Tokens per row as MIN,OPT,MAX or one number; null for the default."""
+    """Tokens per row, as MIN,OPT,MAX or one number; null for the default."""
 
     buckets: str | None
-    """Largest length of each optimisation profile, in tokens, separated by commas; null for one profile."""
+    """Largest number of tokens per row of each optimisation profile, separated by commas; null for a single profile."""
 
     workspace_mb: int | None
-    """Memory that TensorRT may use for the workspace, in MiB; null for TensorRT's default."""
+    """Largest workspace that TensorRT may use, in MiB; null for TensorRT's default."""
 
     optimization_level: int | None
     """TensorRT's builder optimisation level, 0 to 5; null for TensorRT's default."""
 
     version_compatible: bool
-    """Whether later versions of TensorRT load the plan."""
+    """Whether later versions of TensorRT can load the plan."""
 
     hardware_compatible: str
-    """`none`, `same-compute-capability` or `ampere-plus`."""
+    """On which other GPUs the plan can run: `none`, `same-compute-capability` or `ampere-plus`."""
 
 
 class ProfileRecord(TypedDict):
-    """One optimisation profile: the smallest, the best and the largest value of each dimension."""
+    """One optimisation profile: minimum, optimum and maximum of each dynamic dimension."""
 
     batch: list[int]
-    """Rows per batch."""
+    """Rows per batch: [minimum, optimum, maximum]."""
 
     length: list[int]
-    """Tokens per row."""
+    """Tokens per row: [minimum, optimum, maximum]."""
 
 
 class EngineCalibration(TypedDict):
-    """The source of the scales of an INT8 engine on the plugin path."""
+    """Where the scales of an INT8 engine on the plugin path come from: a calibration cache, or calibration.json."""
 
     cache_sha256: NotRequired[str]
-    """SHA-256 of the calibration cache that was given, hexadecimal."""
+    """SHA-256 of the calibration cache that was given with `--calibration`, hexadecimal."""
 
     samples: NotRequired[int]
     """Number of calibration rows."""
 
     data_sha256: NotRequired[str]
-    """SHA-256 of the calibration rows, hexadecimal."""
+    """SHA-256 of the calibration rows' texts and labels, hexadecimal."""
 
     file: NotRequired[str]
-    """`calibration.json`, if the scales come from it."""
+    """`calibration.json`, if the scales come from that file."""
 
     sha256: NotRequired[str | None]
-    """SHA-256 of that file, hexadecimal."""
+    """SHA-256 of calibration.json, hexadecimal."""
 
 
 class LayerCounts(TypedDict):
-    """Counts over the layers of an engine, from TensorRT's engine inspector.
+    """Counts of an engine's layers, from TensorRT's engine inspector or from TensorRT-RTX's list of kernels.
 
-    Every key but `layers` is null if the engine lists the names of its layers alone.
+    Every key but `layers` is null if the engine was built so that it lists only the names of its layers.
     """
 
     layers: int
-    """Number of layers."""
+    """Number of layers in the engine."""
 
     by_type: dict[str, int] | None
-    """Type of layer to number of layers, most frequent first."""
+    """Type of layer -> number of layers, most frequent first."""
 
     by_precision: dict[str, int] | None
-    """Type of a layer's first output (`int8`, `fp8`, `fp16`, `bf16`, `fp32`, `int32`, `other`, `none`) to number of
+    """Datatype of a layer's first output (`int8`, `fp8`, `fp16`, `bf16`, `fp32`, `int32`, `other`, `none`) -> number of
     layers, most frequent first."""
 
     products: int | None
-    """Number of layers that are GEMMs, convolutions or fused attention."""
+    """Number of GEMM layers: GEMMs, convolutions and fused attention."""
 
     int8_products: int | None
-    """Number of those that read int8 or run in an INT8 kernel."""
+    """Number of GEMM layers that read int8 or run in an INT8 kernel."""
 
     unknown_products: int | None
-    """Number of those whose types the inspector does not report."""
+    """Number of GEMM layers whose datatypes the inspector does not report."""
 
     fused_attention: int | None
     """Number of layers that are fused attention kernels."""
 
     reformats: int | None
-    """Number of layers that only change the format of a tensor."""
+    """Number of layers that only change the format or datatype of a tensor."""
 
     int8_names: list[str] | None
-    """Names of up to ten of the layers counted in `int8_products`."""
+    """Names of the first ten layers that are counted in `int8_products`."""
 
     fp8_products: NotRequired[int]
-    """Number of the GEMMs, convolutions and fused attentions that read FP8; only of an engine that has some."""
+    """Number of GEMM layers that read FP8; absent if there are none."""
 
 
 class PlanInputs(TypedDict):
-    """The inputs of an engine and how rows are laid out in them."""
+    """The inputs of an engine, and how rows are arranged in them."""
 
     layout: Literal["padded", "packed"]
-    """`padded`: inputs of [batch, length]. `packed`: all tokens one after another, without padding."""
+    """`padded`: inputs have the shape [rows, tokens]; `packed`: the tokens of all rows follow each other without
+    padding."""
 
     inputs: list[str]
-    """Names of the inputs, in order."""
+    """Names of the engine's inputs, in their order."""
 
     unfused_because: NotRequired[list[str]]
-    """Reasons why TensorRT may not fuse attention, on the native path; empty if none is known."""
+    """Reasons why TensorRT may not fuse attention; empty if none is known. Only on the native path."""
 
     not_as_asked: NotRequired[list[str]]
-    """What the compiler did not do as the graph asks, such as a GEMM that is not in INT8; only of TensorRT-RTX."""
+    """Differences between what the graph asks for and what the compiler made, in words, such as a GEMM that is not in
+    INT8. Only for TensorRT-RTX."""
 
     plugins: NotRequired[dict[str, str]]
-    """Name of each plugin to its version, on the plugin path."""
+    """Name of a plugin -> its version. Only on the plugin path."""
 
 
 class PlanSource(TypedDict):
-    """The choices and files that an engine is built from."""
+    """What an engine is built from: the graph, the options, and the source of the scales."""
 
     precision: str
-    """`fp32`, `fp16`, `int8` or `fp8`."""
+    """Precision of the engine: `fp32`, `fp16`, `int8` or `fp8`."""
 
     graph: GraphRecord
     """The graph that the engine was built from."""
 
     options: EngineOptions
-    """The options of the build."""
+    """Options that the engine was built with."""
 
     profiles: list[ProfileRecord]
-    """The optimisation profiles, shortest first."""
+    """The optimisation profiles, the one with the shortest rows first."""
 
     calibration: EngineCalibration | None
-    """The source of the scales; null unless the engine is INT8 on the plugin path."""
+    """Source of the INT8 scales; null unless the engine is INT8 on the plugin path."""
 
 
 class PlanRecord(PlanSource, PlanInputs):
-    """The whole of plan.json."""
+    """The content of plan.json."""
 
     file: str
     """Path of the plan in the bundle."""
@@ -162,19 +166,19 @@ class PlanRecord(PlanSource, PlanInputs):
     """Version of this format: 1."""
 
     backend: NotRequired[str]
-    """The backend that runs the plan: `trt` (TensorRT), or `trt-rtx` (TensorRT-RTX); `trt` if it is missing."""
+    """Backend that runs the plan: `trt` (TensorRT) or `trt-rtx` (TensorRT-RTX). If it is absent, `trt`."""
 
     sm: int
-    """Compute capability of the GPU that the plan was built for, as one number: 75 is 7.5."""
+    """Compute capability of the GPU that the plan was built for, times ten: 75 for 7.5."""
 
     tensorrt: str
     """Version of TensorRT, or of TensorRT-RTX, that built the plan."""
 
     gpu: str | None
-    """Name of the GPU that built the plan; null if no GPU was needed."""
+    """Name of the GPU that the plan was built on; null if it was built without a GPU."""
 
     cuda_driver: str | None
-    """CUDA version that the driver of that GPU supports, such as 12.4; null without a GPU."""
+    """CUDA version that the GPU's driver supports, such as 12.4; null if the plan was built without a GPU."""
 
     plan_sha256: str
     """SHA-256 of the plan, hexadecimal."""
@@ -183,19 +187,19 @@ class PlanRecord(PlanSource, PlanInputs):
     """Size of the plan, in bytes."""
 
     version_compatible: bool
-    """Whether later versions of TensorRT load the plan."""
+    """Whether later versions of TensorRT can load the plan."""
 
     versions: dict[str, str | None]
-    """Name of a Python package to its version; null if it is not installed."""
+    """Name of a Python package -> its version at the time of the build; null if it was not installed."""
 
     timing_cache_sha256: str | None
-    """SHA-256 of TensorRT's timing cache after the build, hexadecimal; null without one."""
+    """SHA-256 of TensorRT's timing cache after the build, hexadecimal; null if none was used."""
 
     layers: LayerCounts
-    """Counts over the layers of the engine."""
+    """Counts of the engine's layers by type and precision."""
 
     missing_scales: int
-    """Number of tensors for which TensorRT logged that it has no scale."""
+    """Number of tensors for which TensorRT logged that no INT8 scale is known."""
 
     warnings: list[str]
     """The first 20 warnings that TensorRT logged."""
@@ -204,20 +208,23 @@ class PlanRecord(PlanSource, PlanInputs):
     """Time that the build took, in seconds."""
 
     created: str
-    """Time of the build, ISO 8601, UTC."""
+    """Time at which the build ended, ISO 8601, UTC."""
 
 
 class RefusedRecord(TypedDict):
-    """heard.json: the log of an engine that was refused after its build, below engines/build/.refused/."""
+    """heard.json: TensorRT's log of an engine that this toolchain refused after the build.
+
+    It lies below engines/build/.refused/. Attach it to a bug report.
+    """
 
     gpu: str | None
-    """Name of the GPU; null if no GPU was needed."""
+    """Name of the GPU that the engine was built on; null if it was built without a GPU."""
 
     tag: str
-    """Compute capability and version of TensorRT, in words."""
+    """Compute capability and TensorRT version in words: `compute capability 7.5 with TensorRT 10.16.1.11`."""
 
     layers: LayerCounts
-    """Counts over the layers of the engine."""
+    """Counts of the engine's layers by type and precision."""
 
     errors: list[str]
     """The errors that TensorRT logged, in order."""

@@ -1,4 +1,7 @@
-"""The record of `toolchain power`; null means that a value was not measured, and a `reason` says why."""
+"""The record of `toolchain power`, which measures the energy of a command or of the machine.
+
+Null means that a value was not measured; a `reason` beside it says why.
+"""
 
 from typing import TypedDict
 
@@ -6,66 +9,69 @@ from toolchain.records.energy import ComponentRecord, EnergyContext, Status
 
 
 class PowerEnvironment(TypedDict):
-    """The machine of a power record."""
+    """The machine on which the energy was measured."""
 
     cpu: str
-    """Processor."""
+    """Model name of the processor."""
     threads: int
-    """Processors that this process may use."""
+    """Number of logical processors that this process may use."""
     gpu: str | None
-    """Name of the first GPU."""
+    """Name of the first GPU; null without a GPU."""
     driver: str | None
-    """Version of NVIDIA's driver."""
+    """Version of NVIDIA's driver; null without one."""
     cuda: str | None
-    """CUDA version that the driver supports."""
+    """CUDA version that NVIDIA's driver supports; null without a driver."""
     platform: str
-    """System and architecture."""
+    """Operating system and architecture."""
 
 
 class ReadingRecord(TypedDict):
-    """A measurement that begins and ends at any moment."""
+    """Energy and power over one interval, such as the run of a command."""
 
     seconds: float | None
-    """Length, s."""
+    """Length of the interval, s."""
     status: Status
-    """As in the `energy` block of a result."""
+    """`measured`; `partial`: the total lacks a component; `unavailable`: no energy was measured."""
     components: dict[str, ComponentRecord]
-    """Component -> its joules and method."""
+    """Component -> its energy, and how it was measured."""
     total_j: float | None
-    """Joules of the components that are in the total."""
+    """Energy of the components in the total, J."""
     mean_power_w: float | None
-    """Total joules divided by seconds, W."""
+    """`total_j` divided by `seconds`, W."""
     peak_power_w: float | None
-    """Highest power of the components in the total, W."""
+    """Highest power of the components in the total, added up, W."""
     edge_error_j: float | None
-    """The largest error of `total_j` that the ends of the interval can cause, J."""
+    """Largest error of `total_j` that can arise because the interval starts and ends between two updates of the
+    sources, J."""
     relative_edge_error: float | None
-    """The same as a share of `total_j`."""
+    """`edge_error_j` divided by `total_j`."""
     samples: dict[str, list[float]] | None
-    """`time_s`: seconds since the start; `<component>_w`: power, W; `<component>_j`: joules since the start."""
+    """Time series. `time_s`: seconds since the start; `<component>_w`: power of a component, W; `<component>_j`: its
+    energy since the start, J."""
     context: EnergyContext
-    """Limits, clocks, temperatures and other users of the GPUs."""
+    """Power limits, clocks, temperatures and other processes of the GPUs during the interval."""
     flags: list[str]
-    """Remarks, in words, that a reader needs before believing the figures."""
+    """Remarks, in words, about what makes the figures less reliable."""
 
 
 class PowerRecord(ReadingRecord):
-    """The record of `toolchain power`."""
+    """What `toolchain power` measured, with the command that ran meanwhile."""
 
     schema: int
     """Version of this format: 1."""
     command: list[str] | None
-    """Command that ran, with its arguments; null of a machine that was watched."""
+    """The command that ran, with its arguments; null if only the machine was measured."""
     exit_code: int | None
-    """Exit code of the command; above 128: ended by the signal of this number less 128."""
+    """Exit code of the command; a value above 128 means that the signal with the number (value - 128) ended it. Null
+    without a command."""
     environment: PowerEnvironment
-    """The machine."""
+    """The machine on which the energy was measured."""
     created: str
-    """Moment of writing, ISO 8601, UTC."""
+    """Time at which the record was written, ISO 8601, UTC."""
 
 
 class SavedPowerRecord(PowerRecord):
-    """A power record that `toolchain report` has read."""
+    """A power record that was read from a file, for `toolchain report`."""
 
     file: str
-    """File that the record was read from; not in the file itself."""
+    """Path of the file that the record was read from; not in the file itself."""

@@ -1,61 +1,61 @@
-"""Predictions: for one row in the form of a `transformers` text-classification pipeline, and what `predict` prints."""
+"""Predictions for one row, in the form of a `transformers` text-classification pipeline, and what `predict` prints."""
 
 from typing import NotRequired, TypedDict
 
 
 class Prediction(TypedDict):
-    """A label with its score."""
+    """The predicted label of one row, with its score."""
 
     label: str | None
-    """Name of the class, from the checkpoint's `id2label`; null for regression."""
+    """Name of the predicted class, from the checkpoint's `id2label`; null for a regression."""
     score: float
-    """Softmax probability of the class, 0 to 1; for regression, the predicted value."""
+    """Softmax probability of the predicted class, 0 to 1; for a regression, the predicted value."""
     truncated: NotRequired[bool]
-    """True if the text is longer than the model reads; absent if it is not."""
+    """True if the text was longer than the model's maximum length and was truncated; absent otherwise."""
 
 
 class LabelSet(TypedDict):
-    """The labels of one row of a model that gives several; `/classify` responds so too."""
+    """The labels of one row from a multi-label model; also the response of `/classify` for such a model."""
 
     labels: list[str]
-    """Names of the labels whose score reaches the threshold, highest score first; it may be empty."""
+    """Names of the labels whose score is at least the threshold, highest score first; may be empty."""
     scores: dict[str, float]
-    """Label -> score, of all labels: the sigmoid of its logit, 0 to 1."""
+    """Name of every label -> its score: the sigmoid of its logit, 0 to 1."""
     truncated: NotRequired[bool]
-    """True if the text is longer than the model reads; absent if it is not."""
+    """True if the text was longer than the model's maximum length and was truncated; absent otherwise."""
 
 
 class Vector(TypedDict):
-    """The vector of one text, of a model of embeddings; `/classify` responds so too."""
+    """The vector of one text from an embedding model; also the response of `/classify` for such a model."""
 
     embedding: list[float]
-    """Its numbers."""
+    """The elements of the vector."""
     truncated: NotRequired[bool]
-    """True if the text is longer than the model reads; absent if it is not."""
+    """True if the text was longer than the model's maximum length and was truncated; absent otherwise."""
 
 
 class Entity(TypedDict):
-    """A part of a text with its type."""
+    """One entity: a span of a text, and its type."""
 
     label: str
-    """The type, which is the tag without its prefix."""
+    """Type of the entity: the tag without its prefix, such as `PER` for `B-PER`."""
     score: float
-    """Mean of its words' scores: the softmax probability of a word's tag, 0 to 1."""
+    """Score of the entity: the mean over its words of the softmax probability of the word's tag, 0 to 1."""
     start: int
-    """Where it begins in the text, in characters (code points) from 0."""
+    """Index of the entity's first character in the text, from 0, counted in Unicode code points."""
     end: int
-    """Where it ends; the character there is not part of it."""
+    """Index of the first character after the entity."""
     text: str
-    """The part of the text."""
+    """The characters of the entity in the text."""
 
 
 class Entities(TypedDict):
-    """The entities of one text, of a model of tags; `/classify` responds so too."""
+    """The entities of one text from a token-classification model; also the response of `/classify` for such a model."""
 
     entities: list[Entity]
-    """Entities in the order of the text; it may be empty."""
+    """The entities in the order of the text; may be empty."""
     truncated: NotRequired[bool]
-    """True if the text is longer than the model reads; absent if it is not."""
+    """True if the text was longer than the model's maximum length and was truncated; absent otherwise."""
 
 
 # What a model says of one row.
@@ -63,24 +63,26 @@ Answer = Prediction | LabelSet | Vector | Entities
 
 
 class PredictedRow(TypedDict):
-    """One line of `toolchain predict --json`, or one row of the file that it writes."""
+    """The prediction for one row: one line of `toolchain predict --json`, or one row of its output file."""
 
     text: str
-    """The text as it was given."""
+    """The text, as it was given."""
     text_pair: NotRequired[str]
-    """The second text of a pair."""
+    """The second text, if rows are text pairs."""
     label: NotRequired[str | None]
-    """Name of the class; null for regression, and no column of a CSV file then."""
+    """Name of the predicted class; null for a regression. A CSV file of a regression has no such column."""
     score: NotRequired[float]
-    """Softmax probability of the class, 0 to 1; for regression, the predicted value."""
+    """Softmax probability of the predicted class, 0 to 1; for a regression, the predicted value."""
     labels: NotRequired[list[str]]
-    """Instead of both, for a model of several labels a row: the labels, highest score first; JSON in a CSV file."""
+    """Names of the predicted labels, highest score first. Only for a multi-label model, in place of `label` and
+    `score`; a CSV file has it as JSON."""
     scores: NotRequired[dict[str, float]]
-    """With `labels`: label -> score, of all labels; JSON in a CSV file."""
+    """Name of every label -> its score, 0 to 1. Only for a multi-label model; a CSV file has it as JSON."""
     embedding: NotRequired[list[float]]
-    """Instead of all of these, for a model of embeddings: the vector; JSON in a CSV file."""
+    """The vector of the text. Only for an embedding model, in place of labels and scores; a CSV file has it as JSON."""
     entities: NotRequired[list[Entity]]
-    """Instead of all of these, for a model of tags: the entities; JSON in a CSV file."""
+    """The entities of the text. Only for a token-classification model, in place of labels and scores; a CSV file has it
+    as JSON."""
 
 
 class PredictedFile(TypedDict):
@@ -89,8 +91,8 @@ class PredictedFile(TypedDict):
     bundle: str
     """Folder of the bundle."""
     artefact: str
-    """The file of the bundle that ran, `checkpoint`, or the address of a server."""
+    """What made the predictions: the name of a file of the bundle, `checkpoint`, or the address of a server."""
     file: str
-    """The file that was written."""
+    """Path of the file with the predictions."""
     rows: int
-    """Number of its rows."""
+    """Number of rows in the file."""

@@ -1,4 +1,4 @@
-"""Records of single GEMMs, which `explain` and `tune` print, and the evaluations of a mixed-precision search."""
+"""Records of single GEMMs, as `explain` and `tune` print them, and the saved state of a mixed-precision search."""
 
 from typing import TypedDict
 
@@ -6,64 +6,68 @@ from toolchain.records.calibration import DistanceRecord
 
 
 class CoverageRecord(TypedDict):
-    """Whether one GEMM of a graph is in integers."""
+    """Whether a runtime can compute one GEMM of a graph in 8 bits."""
 
     name: str
-    """Name of the node."""
+    """Name of the GEMM's node."""
 
     kind: str
-    """`linear`, `attention`, `head`, or the type of an integer operator of ONNX Runtime."""
+    """`linear`, `attention`, `head`, or the type of a node of ONNX Runtime that computes in integers."""
 
     integers: bool
-    """Whether both inputs come from DequantizeLinear, so that a runtime may compute in integers."""
+    """Whether both inputs come from DequantizeLinear, so that a runtime may compute the GEMM in 8 bits."""
 
     tensorrt: bool
-    """Whether both inputs are also int8 with zero point 0, or FP8, as TensorRT needs."""
+    """Whether both inputs are also int8 with zero point 0, or FP8, as TensorRT requires."""
 
     reason: str | None
-    """Why it is not in integers everywhere; null if it is."""
+    """Why `integers` or `tensorrt` is false; null if both are true."""
 
 
 class ScaleRecord(TypedDict):
-    """The calibrated amax of one quantized activation, and the scale that the graph holds for it."""
+    """The calibrated amax of one quantized activation, and its scale in the graph."""
 
     tensor: str
-    """Name of the activation, before quantization."""
+    """Name of the activation tensor, before it is quantized."""
 
     amax: float | None
-    """The measured amax of calibration.json; null if there is none, as for attention probabilities."""
+    """The amax in calibration.json (the absolute value that maps to 127); null if that file lacks the tensor, as for
+    attention probabilities."""
 
     scale: float
-    """The scale in the graph: amax / 127 rounded to float16 in model.int8.onnx; another one where uint8 is used."""
+    """The scale in the graph. In model.int8.onnx it is amax / 127, rounded to float16; a graph with uint8 activations
+    has another scale."""
 
 
 class SensitivityRecord(TypedDict):
-    """The error that one GEMM of the encoder makes in INT8."""
+    """The error that one GEMM of the encoder causes when it is quantized to INT8."""
 
     name: str
-    """Name of the node."""
+    """Name of the GEMM's node."""
 
     kind: str
     """`linear` or `attention`."""
 
     macs: float
-    """Its share of all multiply-accumulates of the encoder, 0 to 1."""
+    """Fraction of the encoder's multiply-accumulate operations that are in this GEMM, 0 to 1."""
 
     snr_db: float
-    """Signal-to-noise ratio at its own output, in dB, when it alone is in INT8 and reads FP32 inputs."""
+    """Signal-to-noise ratio of the GEMM's output, dB, when only this GEMM is in INT8 and its inputs are exact."""
 
     effect: float | None
-    """Distance of the logits from the FP32 logits when it alone is in INT8; null if not measured."""
+    """Distance of the logits from the FP32 logits when only this GEMM is in INT8; null if it was not measured."""
 
     drop_points: float | None
-    """Expected drop of the task's metric when it alone is in INT8, in points (1/100); null if not measured."""
+    """Expected drop of the task's metric when only this GEMM is in INT8, in points (1/100); null if it was not
+    measured."""
 
 
 class SearchRecord(TypedDict, total=False):
-    """search-*.json: the evaluations of a mixed-precision search, by which a stopped one goes on."""
+    """search-*.json: the saved evaluations of a mixed-precision search. An interrupted search resumes from them."""
 
     noise: list[SensitivityRecord]
-    """The GEMMs of the graph and their noise."""
+    """Each GEMM of the encoder, with the error that it causes in INT8."""
 
     evaluations: dict[str, DistanceRecord]
-    """The graph that was evaluated, in words, to its distance from FP32."""
+    """Description of a graph that was evaluated, such as `alone: NAME` (only this GEMM is in INT8) -> its distance from
+    FP32."""

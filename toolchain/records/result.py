@@ -1,7 +1,8 @@
 """The result of an evaluation: `results/STEM.json` in a bundle, and what `toolchain eval --json` prints.
 
-A key that is `NotRequired` may be missing from a result that an earlier version wrote; `null` means that the value is
-not known or does not apply. Units are part of the key: `_ms`, `_s`, `_mb`, `_j`.
+A key that is `NotRequired` may be missing from a result that an earlier version wrote. Null means that the value is not
+known or does not apply. Units are part of the key: `_ms`, `_s`, `_mb`, `_j`. Agreement and changed rows refer to the
+FP32 reference: the predictions of the model in FP32 on the same rows.
 """
 
 from typing import NotRequired, TypedDict
@@ -13,7 +14,7 @@ from toolchain.records.roofline import RooflineBlock
 
 
 class FileDigest(TypedDict):
-    """A file and its digest."""
+    """A file beside the result, and its digest."""
 
     file: str
     """Name of the file, in the folder of the result."""
@@ -22,115 +23,119 @@ class FileDigest(TypedDict):
 
 
 class ArtefactDigest(TypedDict):
-    """What ran."""
+    """The file that ran, and its digest."""
 
     file: str
-    """Name of the artefact in the bundle, `checkpoint`, or the URL of a server."""
+    """File name of the artefact in the bundle; `checkpoint` for a checkpoint in PyTorch, or the URL of a server."""
     sha256: str | None
-    """SHA-256 of the artefact, or of the checkpoint's list of digests; null for a server."""
+    """SHA-256 of the artefact, hexadecimal; for a checkpoint, SHA-256 over the digests of its files. Null for a
+    server."""
 
 
 class ChangedRow(TypedDict):
     """A row whose predicted label differs from that of the FP32 reference."""
 
     row: int
-    """Position of the row in the split, from 0."""
+    """Index of the row in the split, from 0."""
     text: str
-    """Its text, or its texts joined by ` | `; at most 300 characters."""
+    """The text of the row, or both texts of a pair joined by ` | `; at most 300 characters."""
     label: str
-    """Its label in the data."""
+    """Label of the row in the data."""
     reference: str
-    """Label that the reference predicts."""
+    """Label that the FP32 reference predicts."""
     predicted: str
-    """Label that was predicted."""
+    """Label that the evaluated model predicts."""
 
 
 class AgreementFigures(TypedDict, total=False):
-    """What only some heads say of an agreement."""
+    """Figures of agreement with the FP32 reference that only some types of models have."""
 
     per_label: dict[str, float]
-    """Label -> share of the rows for which both predict the same of it; only with several labels a row."""
+    """Name of a label -> fraction of the rows for which model and reference agree on it. Only for multi-label
+    models."""
     cosine_min: float
-    """Least cosine of a vector to the reference's; only of embeddings."""
+    """Smallest cosine similarity between a row's vector and the reference's vector. Only for embedding models."""
     cosine_p01: float
-    """The 1 % quantile of these cosines; only of embeddings."""
+    """1st percentile of the cosine similarities between the rows' vectors and the reference's. Only for embedding
+    models."""
 
 
 class Agreement(AgreementFigures):
-    """How far the predictions are from those of the FP32 reference."""
+    """How well the predictions agree with those of the FP32 reference."""
 
     reference: str
-    """Backend and precision of the reference: `torch-fp32`, or `ort-fp32` where the checkpoint is not at hand."""
+    """Backend and precision of the FP32 reference: `torch-fp32`, or `ort-fp32` if the checkpoint is not available."""
     label_agreement: float | None
-    """Share of the rows with the same predicted label, 0 to 1; null for a regression."""
+    """Fraction of the rows with the same predicted label, 0 to 1; null for a regression."""
     max_abs_logit_difference: float
-    """Largest absolute difference of any logit."""
+    """Largest absolute difference of a logit."""
     predictions: NotRequired[FileDigest]
-    """Predictions of the reference, as in `predictions` of the result."""
+    """File with the predictions of the FP32 reference, in the format of the result's `predictions`."""
     changed_rows: NotRequired[list[ChangedRow] | None]
-    """The first 20 rows whose label differs from the reference's; null for a regression."""
+    """The first 20 rows whose predicted label differs from the reference's; null for a regression."""
 
 
 class CallTimesMs(TypedDict):
     """Times of single calls, in milliseconds."""
 
     mean: float
-    """Arithmetic mean."""
+    """Mean, ms."""
     p50: float
-    """Median."""
+    """Median, ms."""
     p90: float
-    """90th percentile."""
+    """90th percentile, ms."""
     p95: float
-    """95th percentile."""
+    """95th percentile, ms."""
     p99: float
-    """99th percentile."""
+    """99th percentile, ms."""
 
 
 class LatencyMs(CallTimesMs):
-    """Time from text to logits of one request, in milliseconds."""
+    """Latency of single requests, from text to logits, in milliseconds."""
 
     batch_size: int
-    """Rows in each request: 1."""
+    """Number of rows in each request: always 1."""
 
 
 class TokenCounts(TypedDict):
-    """What the measured pass computed: tokens, padded positions, batches."""
+    """How many tokens, positions and batches the timed evaluation computed."""
 
     real: int
-    """Tokens of all rows, without padding."""
+    """Number of real tokens in all rows, without padding."""
     slots: int
-    """Padded positions of all batches: rows of a batch times its longest row, summed over the batches."""
+    """Number of positions in all batches, padding included. In each batch: rows times tokens of the longest row."""
     padding_efficiency: float
-    """`real` / `slots`, 0 to 1."""
+    """Fraction of the positions that are real tokens: `real` / `slots`."""
     real_pairs: NotRequired[int]
-    """Sum of the squared row lengths: attention computes one score for each pair of positions in a row."""
+    """Sum over all rows of the squared number of tokens. The work of attention is proportional to it."""
     slot_pairs: NotRequired[int]
-    """The same for the padded rows."""
+    """Sum over all rows of the squared number of positions, padding included."""
     truncated_rows: NotRequired[int]
-    """Rows that are longer than `max_length`, so that the model does not see their ends."""
+    """Number of rows that were longer than `max_length` and were truncated."""
     batches: NotRequired[int]
     """Number of batches."""
     lengths: NotRequired[list[list[int]]]
-    """Pairs `[tokens, rows]`: how many rows have this number of tokens, shortest first."""
+    """Histogram of row lengths: pairs `[tokens, rows]`, shortest first."""
     batch_slots: NotRequired[int]
-    """Padded positions that a batch may have: the fastest of the budgets that were tried."""
+    """Largest number of positions that a batch may have, padding included: the fastest of several values that were
+    tried."""
 
 
 class PeakMemoryMb(TypedDict):
-    """Peak memory of the measured pass in MB (10^6 bytes)."""
+    """Peak memory during the timed evaluation, in MB (10^6 bytes)."""
 
     host: float | None
-    """Resident memory of this process; null where the model runs in a server."""
+    """Resident memory of this process; null if the model runs in a server."""
     device: float | None
-    """Memory of this process on the GPU; null without one."""
+    """GPU memory of this process; null without a GPU, or for the reason in `device_reason`."""
     device_method: NotRequired[str | None]
-    """How `device` was measured: `nvml_samples`."""
+    """How `device` was measured: `nvml_samples`, by sampling NVML."""
     device_reason: NotRequired[str | None]
     """Code of the reason why `device` is null."""
 
 
 class Environment(TypedDict):
-    """Versions, processor and GPU of the machine."""
+    """Library versions, processor and GPU of the machine. A version is null if the library is not installed."""
 
     python: str
     """Version of Python."""
@@ -139,124 +144,128 @@ class Environment(TypedDict):
     transformers: NotRequired[str | None]
     """Version of transformers."""
     onnxruntime: str | None
-    """Version of ONNX Runtime, of either of its packages."""
+    """Version of ONNX Runtime (package `onnxruntime` or `onnxruntime-gpu`)."""
     openvino: NotRequired[str | None]
     """Version of OpenVINO; missing in results of earlier versions."""
     tensorrt: str | None
-    """Version of TensorRT, of any of its packages."""
+    """Version of TensorRT."""
     tensorrt_rtx: NotRequired[str | None]
     """Version of TensorRT-RTX; missing in results of earlier versions."""
     cuda: str | None
-    """CUDA version of the driver."""
+    """CUDA version that NVIDIA's driver supports; null without a driver."""
     driver: str | None
-    """Version of NVIDIA's driver."""
+    """Version of NVIDIA's driver; null without one."""
     gpu: str | None
-    """Name of the first GPU."""
+    """Name of the first GPU; null without one."""
     cpu: str
-    """Model name of the processor, or its architecture."""
+    """Model name of the processor; if it is unknown, its architecture."""
     threads: int
-    """Processors that the process may use."""
+    """Number of logical processors that the process may use."""
     platform: NotRequired[str]
     """Operating system and architecture."""
 
 
 class Timing(TypedDict):
-    """Latency and throughput of the measured pass."""
+    """Latency, throughput and token counts of the timed evaluation."""
 
     latency_ms: LatencyMs
-    """Latency of single rows, in milliseconds."""
+    """Latency of requests with one row, in milliseconds."""
     throughput_per_s: float
-    """Rows per second of wall time, from text to logits, in batches of `tokens.batch_slots`."""
+    """Rows per second from text to logits, in batches of up to `tokens.batch_slots` positions."""
     runtime_throughput_per_s: float
-    """Rows per second of the model alone, without tokenization."""
+    """Rows per second of the runtime alone, without tokenization."""
     tokens: TokenCounts
-    """What the measured pass computed."""
+    """How many tokens, positions and batches were computed."""
 
 
 class Contention(TypedDict):
-    """Whether other processes kept this one from its processors while it was timed."""
+    """Whether other processes slowed this process down while it was timed."""
 
     waiting_share: float | None
-    """Share of the time that threads could have run in which they waited for a processor, 0 to 1; null if unknown."""
+    """Fraction of the threads' runnable time that they spent waiting for a processor, 0 to 1; null if it is unknown."""
     load_average: float | None
-    """Load average of the last minute when the timing began; null where the system has none."""
+    """Load average over the last minute, when the timing began; null if the system has none."""
     busy: bool
-    """Whether `waiting_share` is above 0.2: the times are then too long."""
+    """Whether `waiting_share` is above 0.2, so that the measured times are too long."""
 
 
 class Speed(Timing):
-    """Latency, throughput and memory of the measured pass."""
+    """Latency, throughput and memory of the timed evaluation."""
 
     peak_memory_mb: PeakMemoryMb
-    """Peak memory of the measured pass, in MB."""
+    """Peak memory during the timed evaluation, in MB."""
     contention: NotRequired[Contention]
-    """Whether the machine was busy with other work."""
+    """Whether other processes slowed this process down while it was timed."""
 
 
 class MostFrequent(TypedDict):
-    """What always answering the most frequent label would give."""
+    """The accuracy, beside that of a model which always predicts the most frequent label."""
 
     share: float
-    """Share of the rows with the most frequent label, 0 to 1."""
+    """Fraction of the rows that have the most frequent label, 0 to 1: the accuracy of always predicting it."""
     accuracy: float
-    """Share of the rows whose predicted label is right, 0 to 1."""
+    """Fraction of the rows whose label the evaluated model predicts correctly, 0 to 1."""
 
 
 class LabelFigures(TypedDict):
-    """How well one label is predicted, of a model that gives several labels a row."""
+    """Precision, recall and F1 of one label of a multi-label model."""
 
     precision: float
-    """Share of the rows with this predicted label that have it, 0 to 1; 0 without any."""
+    """Precision: fraction of the rows with this predicted label that have it in the data, 0 to 1; 0 if there are no
+    such rows."""
     recall: float
-    """Share of the rows with this label for which it is predicted, 0 to 1; 0 without any."""
+    """Recall: fraction of the rows with this label in the data for which it is predicted, 0 to 1; 0 if there are no
+    such rows."""
     f1: float
-    """Harmonic mean of both."""
+    """F1: harmonic mean of precision and recall."""
     rows: int
-    """Rows that have the label in the data."""
+    """Number of rows that have the label in the data."""
 
 
 class Scores(TypedDict):
-    """The metrics of a task."""
+    """The metrics of a task, with their confidence intervals."""
 
     labels: NotRequired[list[str] | None]
-    """Names of the classes, in the order of the labels in `predictions`; null for a regression."""
+    """Names of the classes, in the order of the label ids in `predictions`; null for a regression."""
     most_frequent: NotRequired[MostFrequent | None]
-    """The most frequent label, beside the accuracy; null for a regression."""
+    """The accuracy, beside that of always predicting the most frequent label; null for a regression."""
     metrics: dict[str, float]
-    """Metric -> value."""
+    """Name of a metric -> its value."""
     metrics_ci95: dict[str, list[float]]
-    """Metric -> low and high end of its 95 % interval over rows: Wilson's for shares of right rows, of draws of the
-    confusion table for F1 and Matthews' correlation, of draws of the rows for micro and macro F1, a bootstrap for other
-    correlations."""
+    """Name of a metric -> lower and upper end of its 95 % confidence interval. Accuracy has Wilson's score interval;
+    all other metrics have percentiles over random draws: of rows, of queries for rankings, or of confusion tables for
+    F1 and Matthews' correlation."""
     per_label: NotRequired[dict[str, LabelFigures]]
-    """Label -> its figures; only of a model that gives several labels a row."""
+    """Name of a label -> its precision, recall and F1. Only for multi-label models."""
 
 
 class WhatRan(TypedDict):
-    """What ran, and where."""
+    """The model, backend and device of an evaluation."""
 
     model: str
     """Hub id or path of the checkpoint."""
     backend: str
-    """Backend that ran: `torch`, `ort`, `trt`, `ort-trt`, `triton` or `service`."""
+    """Backend that ran the model: `torch`, `ort`, `trt`, `ort-trt`, `triton`, `service` and so on."""
     device: str
-    """`cpu`, `cuda:N`, or `remote` for a server."""
+    """Device: `cpu`, `cuda:N`, or `remote` for a server."""
     halves: NotRequired[bool]
-    """Whether float16 tensors were rounded to float16 on a CPU (`--halves`): speed is then that of the emulation."""
+    """Whether the graph ran on a CPU with its float16 tensors rounded to float16 (`--halves`). Its speed is then that
+    of the emulation, not of a GPU."""
     precision: str
-    """Number type: `fp32`, `fp16`, `bf16`, `int8` or `fp8`."""
+    """Precision: `fp32`, `fp16`, `bf16`, `int8` or `fp8`."""
     artefact: ArtefactDigest
-    """What ran."""
+    """The file that ran, and its digest."""
     variant: str
-    """Precision and what else distinguishes runs of one backend: `int8.cpu`, `fp16.packed`, `int8.graphs`."""
+    """Precision, and whatever else distinguishes runs of the same backend: `int8.cpu`, `fp16.packed`, `int8.graphs`
+    (CUDA graphs)."""
     cascade: NotRequired[CascadeRun | None]
-    """What the first stage of a cascade did; null for one model."""
+    """How many of the rows a cascade passed on to its second stage; null if the model is not a cascade."""
     learnt_rows: NotRequired[int]
-    """Rows that it learnt from in `shrink` or `heal` among those evaluated, which make its figures too good."""
+    """Number of evaluated rows that the model has learnt from in `shrink` or `heal`. They make its metrics too high."""
 
 
 class Result(WhatRan, Scores, Speed):
-    """One backend on one split of one task."""
+    """The result of evaluating one backend on one split of one task."""
 
     schema: int
     """Version of this format: 1."""
@@ -265,30 +274,31 @@ class Result(WhatRan, Scores, Speed):
     split: str
     """Name of the split."""
     n: int
-    """Number of rows."""
+    """Number of rows that were evaluated."""
     data_sha256: str
-    """SHA-256 of the texts and labels of the rows."""
+    """SHA-256 of the rows' texts and labels, hexadecimal."""
     predictions: NotRequired[FileDigest]
-    """Row ids, logits, references and predicted labels or numbers, as a NumPy `.npz` beside the result."""
+    """NumPy `.npz` file beside the result, with row ids, logits, labels of the data, and predicted labels or
+    numbers."""
     primary: str
-    """The task's main metric, which gates compare; a key of `metrics`."""
+    """Name of the task's main metric, which gates compare; a key of `metrics`."""
     agreement: Agreement
-    """Agreement with the FP32 reference."""
+    """Agreement with the predictions of the FP32 reference."""
     roofline: NotRequired[RooflineBlock]
-    """Operations, bytes, and the share of the device's ceiling that was reached."""
+    """Operations and bytes of the evaluation, and the fraction of the device's peak that it reached."""
     energy: EnergyBlock
-    """Energy, or the reason why none was measured."""
+    """Energy of the evaluation, or the reason why it was not measured."""
     mlperf: NotRequired[MlperfBlock | None]
-    """Result of MLPerf's LoadGen; null without `--scenario`."""
+    """Result of a run of MLPerf's LoadGen; null without `--scenario`."""
     max_length: NotRequired[int]
-    """Tokens after which a row was truncated."""
+    """Number of tokens to which a row was truncated."""
     environment: Environment
-    """The machine."""
+    """Library versions, processor and GPU of the machine."""
     seed: NotRequired[int]
-    """Seed of every random choice."""
+    """Seed of all random choices."""
     command: NotRequired[str]
-    """Command that evaluates the same again."""
+    """Shell command that repeats the evaluation."""
     created: str
     """Time at which the evaluation ended, ISO 8601, UTC."""
     file: NotRequired[str]
-    """Path of the result; not in the file itself, only in what is printed."""
+    """Path of the file that the result was saved to. Only in the printed result."""

@@ -1,6 +1,7 @@
-"""What `toolchain generate --backend openai` prints: a served language model, measured from outside.
+"""What `toolchain generate --backend openai` prints: the measurement of a language model that another program serves.
 
-Every count of tokens is the server's own.
+A stream sends prompts one after the other; several streams run at the same time. A reply arrives as events, each with a
+part of the text. Every number of tokens is the server's own count.
 """
 
 from typing import Literal, TypedDict
@@ -9,59 +10,65 @@ from toolchain.records.result import Environment
 
 
 class ServedText(TypedDict):
-    """One prompt and the reply to it."""
+    """One prompt and the server's reply to it."""
 
     prompt: str
-    """The prompt as it was given."""
+    """The prompt, as it was given."""
     text: str
-    """The reply, with the reasoning before it if the server sends one."""
+    """The text of the reply; if the server sends its reasoning, that comes first."""
     prompt_tokens: int
-    """Tokens of the prompt, with the server's chat template."""
+    """Number of tokens of the prompt, including the server's chat template."""
     generated_tokens: int
-    """Tokens of the reply."""
+    """Number of tokens of the reply."""
     ended: str
-    """Why it ended, in the server's word, such as stop or length."""
+    """Why the reply ended, as the server reports it, such as `stop` or `length`."""
 
 
 class ServedRun(TypedDict):
-    """The measurement of one number of streams."""
+    """Throughput, latency and energy with one number of simultaneous streams."""
 
     concurrency: int
-    """Streams in flight."""
+    """Number of streams that ran at the same time."""
     requests: int
-    """Replies that were timed."""
+    """Number of requests that were timed."""
     seconds: float
     """Time from the first request to the end of the last reply, s."""
     prompt_tokens: int
-    """Tokens of all prompts."""
+    """Number of tokens in the prompts of all requests."""
     cached_prompt_tokens: int | None
-    """Those of them that the server took from its cache of earlier prompts; null if it does not say."""
+    """Number of prompt tokens that the server took from its prompt cache instead of computing them; null if it does not
+    report it."""
     generated_tokens: int
-    """Tokens of all replies."""
+    """Number of tokens in all replies."""
     parts: int
-    """Events with text; fewer than tokens if the server sends several tokens at once."""
+    """Number of events with text. It is smaller than `generated_tokens` if the server sends several tokens in one
+    event."""
     tokens_per_s: float
-    """`generated_tokens` over `seconds`."""
+    """Generated tokens per second: `generated_tokens` divided by `seconds`."""
     first_token_ms_p50: float
-    """Median time from a request to its first event with text, ms."""
+    """Median time to first token: from a request to its first event with text, ms."""
     first_token_ms_p99: float
-    """99th percentile of it, ms."""
+    """99th percentile of the time to first token, ms."""
     inter_token_ms_p50: float | None
-    """Median time between two events with text of a reply, ms; null if no reply has two."""
+    """Median time between two successive events with text of a reply, ms; null if no reply has two."""
     inter_token_ms_p99: float | None
-    """99th percentile of it, ms."""
+    """99th percentile of the time between two successive events with text, ms; null if no reply has two."""
     ms_per_token_p50: float | None
-    """Median over the replies of the mean time of a token after the first, ms; null if no reply has two."""
+    """Median over the replies of the mean time per token after the first, ms; null if no reply has two tokens."""
     ms_per_token_p99: float | None
-    """99th percentile of it, ms."""
+    """99th percentile over the replies of the mean time per token after the first, ms; null if no reply has two
+    tokens."""
     j_per_prompt_token: float | None
-    """Energy of the GPUs for a prompt token, J: that of a request for one token, over the tokens of its prompt."""
+    """Energy of the GPUs per prompt token, J: energy of a request for one token, divided by the tokens of its prompt.
+    Null if it was not measured."""
     j_per_generated_token: float | None
-    """Energy of the GPUs for a generated token after the first, J: the whole without that of the first token."""
+    """Energy of the GPUs per generated token after the first, J: energy of a whole request minus that of a request for
+    one token, divided by the number of these tokens. Null if it was not measured."""
     per_generated_token_j: float | None
-    """Energy of the GPUs for everything, over the generated tokens, J."""
+    """Energy of the GPUs per generated token, J: energy of a whole request divided by its generated tokens. Null if it
+    was not measured."""
     energy_reason: str | None
-    """Reason code if the energies are null, else null."""
+    """Code of the reason why the energies are null, else null."""
 
 
 class ServedGeneration(TypedDict):
@@ -70,65 +77,67 @@ class ServedGeneration(TypedDict):
     schema: int
     """Version of this record: 1."""
     model: str
-    """The model, as the server names it."""
+    """Name of the model on the server."""
     backend: Literal["openai"]
-    """The interface of the server."""
+    """Interface of the server: OpenAI's HTTP interface."""
     url: str
-    """Address of the requests."""
+    """URL that the requests were sent to."""
     max_new_tokens: int
-    """Most tokens that a reply may have."""
+    """Largest number of tokens that a reply may have."""
     rounds: int
-    """How often each prompt was sent, at least."""
+    """Least number of times that each prompt was sent with each number of streams."""
     prompts_sha256: str
-    """Digest of the prompts, in their order."""
+    """SHA-256 of the list of prompts, hexadecimal."""
     gpus: list[str]
-    """Names of the GPUs whose energy was measured."""
+    """Names of the GPUs whose energy was measured; empty if it was not."""
     texts: list[ServedText]
-    """The prompts and their first replies, of the first number of streams."""
+    """The prompts, and the first reply to each, from the first number of streams."""
     runs: list[ServedRun]
-    """One measurement for each number of streams, in the order in which they were given."""
+    """One entry for each number of streams, in the order in which they were given."""
     environment: Environment
-    """Versions and hardware of the machine of the client."""
+    """Library versions, processor and GPU of the machine that sent the requests."""
     created: str
-    """Time, ISO 8601, UTC."""
+    """Time at which the record was written, ISO 8601, UTC."""
 
 
 class ServedRatio(TypedDict):
-    """Two measurements of the same number of streams: the candidate's figure over the baseline's."""
+    """Two measurements with the same number of streams: each figure of the candidate divided by the baseline's."""
 
     concurrency: int
-    """Streams in flight."""
+    """Number of streams that ran at the same time."""
     tokens_per_s: float
-    """Ratio of the generated tokens a second; above 1 the candidate is faster."""
+    """Ratio of the generated tokens per second; above 1, the candidate is faster."""
     first_token_ms_p50: float
-    """Ratio of the median times to the first token; below 1 the candidate is faster."""
+    """Ratio of the median times to first token; below 1, the candidate is faster."""
     first_token_ms_p99: float
-    """Ratio of the 99th percentiles of it."""
+    """Ratio of the 99th percentiles of the time to first token; below 1, the candidate is faster."""
     ms_per_token_p50: float | None
-    """Ratio of the median times of a token; null if one of the two has none."""
+    """Ratio of the median times per token after the first; below 1, the candidate is faster. Null if one of the two has
+    none."""
     per_generated_token_j: float | None
-    """Ratio of the energy of the GPUs for a generated token; null if one of the two has none."""
+    """Ratio of the GPUs' energy per generated token; below 1, the candidate needs less. Null if one of the two has
+    none."""
 
 
 class ServedComparison(TypedDict):
-    """What `compare` prints for two records of `generate --backend openai`."""
+    """The comparison of a candidate with the baseline, both records of `generate --backend openai`."""
 
     baseline: str
-    """File of the baseline."""
+    """Path of the baseline's record."""
     candidate: str
-    """File of the candidate."""
+    """Path of the candidate's record."""
     gpus: list[int]
-    """Number of GPUs whose energy was measured: the baseline's, the candidate's."""
+    """Number of GPUs whose energy was measured: [baseline, candidate]."""
     texts_equal: int
-    """Prompts to which both gave the same reply."""
+    """Number of prompts to which baseline and candidate gave the same reply."""
     prompts: int
     """Number of prompts."""
     ratios: list[ServedRatio]
-    """One for each number of streams that both have."""
+    """One entry for each number of streams that both records have."""
 
 
 class ServedComparisonList(TypedDict):
-    """What `compare --json` prints for records of `generate --backend openai`."""
+    """What `toolchain compare --json` prints for records of `generate --backend openai`."""
 
     comparisons: list[ServedComparison]
-    """Each candidate against the first record."""
+    """One comparison with the first record, the baseline, for each of the other records."""

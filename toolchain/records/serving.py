@@ -1,4 +1,4 @@
-"""The JSON that the standalone service sends, and what `toolchain serve --json` prints.
+"""The JSON that the standalone service sends and logs, and what `toolchain serve --json` prints.
 
 The names are those of the Open Inference Protocol (KServe V2) and of Triton's extensions: model configuration,
 statistics, model repository. The gRPC messages have the same fields.
@@ -11,31 +11,33 @@ from toolchain.records.result import ArtefactDigest
 
 
 class Endpoints(TypedDict):
-    """Where a model is served: the line that `toolchain serve --json` prints when it accepts requests."""
+    """The addresses of a service, which `toolchain serve --json` prints as one line when it accepts requests."""
 
     name: str
-    """The model's name in requests."""
+    """Name of the model in requests."""
     http: str
     """URL of the HTTP server, such as http://127.0.0.1:8000."""
     grpc: str | None
-    """Address of the gRPC server, such as 127.0.0.1:8001; null without gRPC."""
+    """Address of the gRPC server, such as 127.0.0.1:8001; null if gRPC is off."""
     example: dict[str, str]
-    """A request for `POST /classify`, from the model's own data if they lie on this machine."""
+    """An example request for `POST /classify`: a row of the task's data if they are on this machine, else a built-in
+    text."""
 
 
 class Classification(TypedDict):
-    """The label of one text or pair: the response of `POST /classify`, or one element of it."""
+    """The predicted label of one text or pair: the response of `POST /classify`, or one element of it."""
 
     label: str | None
-    """The class with the highest score; null for regression."""
+    """Name of the class with the highest score; null for a regression."""
     score: float
-    """Softmax probability of that class, 0 to 1; for regression, the predicted value."""
+    """Softmax probability of this class, 0 to 1; for a regression, the predicted value."""
     scores: NotRequired[dict[str, float]]
-    """Label -> score, of all classes; absent for regression."""
+    """Name of every class -> its score; absent for a regression."""
     truncated: NotRequired[bool]
-    """True if the text is longer than the model reads; absent if it is not."""
+    """True if the text was longer than the model's maximum length and was truncated; absent otherwise."""
     stage: NotRequired[Literal["first", "second"]]
-    """The stage of a cascade that answered the row; absent for another model, and for a row from the cache."""
+    """Stage of the cascade that answered the row; absent if the model is not a cascade or the row came from the
+    cache."""
 
 
 # The response of `POST /classify` to one text or pair.
@@ -43,148 +45,155 @@ Response = Classification | LabelSet | Vector | Entities
 
 
 class EmbeddedText(TypedDict):
-    """One vector in the response of `POST /v1/embeddings`."""
+    """The vector of one text, in the response of `POST /v1/embeddings`."""
 
     object: Literal["embedding"]
-    """What it is, as OpenAI's clients expect it."""
+    """Type of this object, which OpenAI's clients expect."""
     index: int
-    """The place of the text in the request, from 0."""
+    """Index of the text in the request, from 0."""
     embedding: list[float] | str
-    """The vector; with `encoding_format` base64, its little-endian float32 numbers in base64."""
+    """The vector as a list of numbers; with `encoding_format` base64, its little-endian float32 values in base64."""
     truncated: NotRequired[bool]
-    """True if the text is longer than the model reads; absent if it is not."""
+    """True if the text was longer than the model's maximum length and was truncated; absent otherwise."""
 
 
 class TokenUsage(TypedDict):
-    """The tokens of a request of `POST /v1/embeddings`."""
+    """Number of tokens that a request of `POST /v1/embeddings` used."""
 
     prompt_tokens: int
-    """Tokens of all texts, without padding."""
+    """Number of tokens of all texts, without padding."""
     total_tokens: int
-    """The same."""
+    """Equal to `prompt_tokens`, because no tokens are generated."""
 
 
 class EmbeddingsResponse(TypedDict):
-    """The response of `POST /v1/embeddings`, in the form of OpenAI's."""
+    """The response of `POST /v1/embeddings`, in OpenAI's format."""
 
     object: Literal["list"]
-    """What it is, as OpenAI's clients expect it."""
+    """Type of this object, which OpenAI's clients expect."""
     data: list[EmbeddedText]
-    """One vector for each text, in their order."""
+    """One entry for each text, in the order of the request."""
     model: str
-    """The model's name in requests."""
+    """Name of the model in requests."""
     usage: TokenUsage
-    """The tokens that the model read."""
+    """Number of tokens that the request used."""
 
 
 class EmbeddingsErrorDetail(TypedDict):
-    """Why a request of `POST /v1/embeddings` was refused."""
+    """Why a request to `POST /v1/embeddings` was refused."""
 
     message: str
     """The reason, as a sentence."""
     type: str
-    """`invalid_request_error` for what the client can change, else `server_error`."""
+    """`invalid_request_error` if the client can correct the request, else `server_error`."""
     param: None
-    """The parameter, which the message names."""
+    """Always null; `message` names the parameter."""
     code: str | None
-    """`model_not_found`, `invalid_api_key`, or null."""
+    """`model_not_found`, `invalid_api_key`, or null for other errors."""
 
 
 class EmbeddingsError(TypedDict):
-    """A refusal of `POST /v1/embeddings`, in the form of OpenAI's."""
+    """The error response of `POST /v1/embeddings`, in OpenAI's format."""
 
     error: EmbeddingsErrorDetail
-    """The reason."""
+    """Why the request was refused."""
 
 
 class RerankError(TypedDict):
-    """A refusal of `POST /rerank`, in the form of text-embeddings-inference's."""
+    """The error response of `POST /rerank`, in the format of text-embeddings-inference."""
 
     error: str
     """The reason, as a sentence."""
     error_type: str
-    """`validation` for what the client can change, `overloaded`, or `backend`."""
+    """`validation` if the client can correct the request; `overloaded`; or `backend` for other errors of the
+    service."""
 
 
 class RankedText(TypedDict):
-    """One text in the response of `POST /rerank`, in the form of text-embeddings-inference's, best first."""
+    """One text in the response of `POST /rerank`, in the format of text-embeddings-inference.
+
+    The texts are sorted by relevance, the best first.
+    """
 
     index: int
-    """The place of the text in the request, from 0."""
+    """Index of the text in the request, from 0."""
     score: float
-    """The sigmoid of the model's number, 0 to 1; with `raw_scores`, the number itself."""
+    """Relevance of the text: the sigmoid of the model's logit, 0 to 1; with `raw_scores`, the logit itself."""
     text: NotRequired[str]
-    """The text, with `return_text`."""
+    """The text itself; only if the request has `return_text`."""
     truncated: NotRequired[bool]
-    """True if query and text are longer than the model reads; absent if they are not."""
+    """True if query and text were longer than the model's maximum length and were truncated; absent otherwise."""
 
 
 class ServiceInfo(TypedDict):
-    """The response of `GET /info`: what is served, and rows to try it with."""
+    """The response of `GET /info`: the model that is served, and example requests."""
 
     name: str
-    """The model's name in requests."""
+    """Name of the model in requests."""
     labels: list[str]
-    """Names of the classes, in the order of the logits; empty for regression."""
+    """Names of the classes, in the order of the logits; empty for a regression."""
     precision: str
-    """Precision of the model: fp32, fp16, bf16, int8 and so on."""
+    """Precision of the model: `fp32`, `fp16`, `bf16`, `int8` and so on."""
     backend: str
-    """What runs it: ort, trt, trt-rtx or ort-trt."""
+    """Backend that runs the model: `ort`, `trt`, `trt-rtx` or `ort-trt`."""
     device: str
-    """Where it runs: cpu, or cuda:N."""
+    """Device that the model runs on: `cpu` or `cuda:N`."""
     artefact: ArtefactDigest
-    """The file of the bundle that runs, and its digest."""
+    """File of the bundle that is served, and its digest."""
     bundle_sha256: str
-    """The digest of the bundle, as `--trust` takes it."""
+    """Digest of the bundle, which `--trust` takes."""
     examples: list[dict[str, str]]
-    """Requests for `POST /classify`: rows of the model's own data if they lie on this machine, else built-in ones."""
+    """Example requests for `POST /classify`: rows of the task's data if they are on this machine, else built-in
+    texts."""
 
 
 class RequestLine(TypedDict):
-    """One line of `toolchain serve --log json`: a request over HTTP or gRPC."""
+    """One line of the log of `toolchain serve --log json`, for one request over HTTP or gRPC."""
 
     time: str
-    """When the request arrived, in UTC: ISO 8601 with milliseconds."""
+    """Time at which the request arrived, ISO 8601, UTC, with milliseconds."""
     id: str
-    """The service's own name of the request, which the response has in its header X-Request-Id."""
+    """Id that the service gave the request. The response has it in the header X-Request-Id."""
     method: str
-    """The HTTP method; `gRPC` for a call over gRPC."""
+    """The HTTP method; `gRPC` for a gRPC call."""
     path: str | None
-    """The path, if it is one of the service's own, else null: a client may have written a secret there."""
+    """Path of the request. Null if the service does not have this path, because the client may have put a secret
+    there."""
     status: int
-    """The HTTP status, for gRPC too: 200, or that of the refusal; 499 if the client left before the response."""
+    """HTTP status of the response, also for gRPC: 200, or the status of the refusal; 499 if the client disconnected
+    before the response."""
     rows: int | None
-    """Rows of the request; null if it has none or was refused before they were counted."""
+    """Number of rows in the request; null if it has none or was refused before they were counted."""
     tokens: int | None
-    """Tokens of all its rows, without padding; null if no text was tokenised."""
+    """Number of tokens in all rows, without padding; null if nothing was tokenized."""
     queue_ms: float | None
-    """Milliseconds in the queue; null without inference."""
+    """Time that the request waited in the queue, ms; null if no inference ran."""
     compute_ms: float | None
-    """Milliseconds for tokens, engine and labels; null without inference."""
+    """Time for tokenization, inference and output, ms; null if no inference ran."""
     duration_ms: float
-    """Milliseconds from the request's head to the end of the response."""
+    """Time from the arrival of the request's headers to the end of the response, ms."""
 
 
 class ServerMetadata(TypedDict):
-    """The response of `GET /v2`."""
+    """The response of `GET /v2`: the server and the protocol extensions that it supports."""
 
     name: str
-    """Always `toolchain`."""
+    """Name of the server: always `toolchain`."""
     version: str
-    """The version of the toolchain."""
+    """Version of the toolchain."""
     extensions: list[str]
-    """The extensions of the Open Inference Protocol that the service supports."""
+    """Extensions of the Open Inference Protocol that the service supports."""
 
 
 class TensorMetadata(TypedDict):
     """An input or output of the model."""
 
     name: str
-    """The tensor's name in requests and responses."""
+    """Name of the tensor in requests and responses."""
     datatype: str
-    """The protocol's datatype, such as BYTES, INT64 or FP32."""
+    """Datatype in the protocol's terms, such as BYTES, INT64 or FP32."""
     shape: list[int]
-    """The sizes of the tensor; -1 is a size that the client chooses."""
+    """Shape of the tensor; -1 for a dimension that the client chooses."""
 
 
 class Parameter(TypedDict):
@@ -195,147 +204,147 @@ class Parameter(TypedDict):
 
 
 class ModelMetadata(TypedDict):
-    """The response of `GET /v2/models/NAME`."""
+    """The response of `GET /v2/models/NAME`: the model's inputs and outputs."""
 
     name: str
-    """The model's name in requests."""
+    """Name of the model in requests."""
     versions: list[str]
-    """The versions that are served: always 1 alone."""
+    """Versions of the model that are served: always only `1`."""
     platform: str
-    """`toolchain_` and the backend, such as toolchain_ort."""
+    """`toolchain_` followed by the backend, such as `toolchain_ort`."""
     inputs: list[TensorMetadata]
-    """Texts first, then token ids. A request sends one kind or the other."""
+    """The text inputs, then the token id inputs. A request sends either texts or token ids."""
     outputs: list[TensorMetadata]
-    """LABEL, SCORE and LOGITS."""
+    """Outputs of the model, such as LABEL, SCORE and LOGITS."""
 
 
 class ConfigTensor(TypedDict):
-    """An input or output in the model's configuration."""
+    """An input or output in the model's configuration, in Triton's format."""
 
     name: str
-    """The tensor's name in requests and responses."""
+    """Name of the tensor in requests and responses."""
     data_type: str
     """Triton's data type, such as TYPE_STRING."""
     dims: list[int]
-    """The sizes without the batch; -1 is a size that the client chooses."""
+    """Shape of the tensor without the batch dimension; -1 for a dimension that the client chooses."""
     optional: NotRequired[bool]
-    """Only of inputs: true, because a request sends texts or token ids."""
+    """Always true, because a request sends either texts or token ids. Only for inputs."""
 
 
 class QueuePolicy(TypedDict):
-    """What happens to requests that wait."""
+    """Limits of the request queue."""
 
     timeout_action: str
-    """Always REJECT: a request that times out is refused."""
+    """Always REJECT: a request that waits too long is refused."""
     default_timeout_microseconds: int
-    """Longest wait in the queue, in microseconds."""
+    """Longest time that a request may wait in the queue, microseconds."""
     allow_timeout_override: bool
-    """True: a request may ask for a shorter wait."""
+    """Always true: a request may ask for a shorter waiting time."""
     max_queue_size: int
-    """Rows that may wait."""
+    """Largest number of rows that may wait in the queue."""
 
 
 class DynamicBatching(TypedDict):
-    """How requests are batched."""
+    """How the service combines requests into batches."""
 
     max_queue_delay_microseconds: int
-    """Always 0: a request never waits for others while an engine is idle."""
+    """Always 0: if an engine is idle, a request does not wait for further requests."""
     default_queue_policy: QueuePolicy
-    """The policy of the one queue."""
+    """Limits of the service's only queue."""
 
 
 class TransactionPolicy(TypedDict):
-    """How responses relate to requests."""
+    """How many responses a request has."""
 
     decoupled: bool
-    """False: each request has exactly one response."""
+    """Always false: each request has exactly one response."""
 
 
 class ModelConfig(TypedDict):
-    """The response of `GET /v2/models/NAME/config`: Triton's ModelConfig."""
+    """The response of `GET /v2/models/NAME/config`: the model's configuration in Triton's format."""
 
     name: str
-    """The model's name in requests."""
+    """Name of the model in requests."""
     platform: str
-    """`toolchain_` and the backend, such as toolchain_ort."""
+    """`toolchain_` followed by the backend, such as `toolchain_ort`."""
     backend: str
-    """Always `toolchain`."""
+    """Name of the backend in Triton's terms: always `toolchain`."""
     max_batch_size: int
-    """Rows of one request, and of one batch."""
+    """Largest number of rows in a request, and in a batch."""
     input: list[ConfigTensor]
-    """Texts first, then token ids."""
+    """The text inputs, then the token id inputs."""
     output: list[ConfigTensor]
-    """LABEL, SCORE and LOGITS."""
+    """Outputs of the model, such as LABEL, SCORE and LOGITS."""
     dynamic_batching: DynamicBatching
-    """How requests are batched."""
+    """How the service combines requests into batches."""
     model_transaction_policy: TransactionPolicy
-    """How responses relate to requests."""
+    """How many responses a request has."""
     parameters: dict[str, Parameter]
-    """`bundle_sha256`: the digest of the bundle that is served."""
+    """Other facts about the model. `bundle_sha256`: digest of the bundle that is served."""
 
 
 class Duration(TypedDict):
-    """A sum of times."""
+    """A sum of durations, with the number of them."""
 
     count: int
-    """Requests that are summed."""
+    """Number of durations in the sum."""
     ns: int
-    """The sum, in nanoseconds."""
+    """Sum of the durations, in nanoseconds."""
 
 
 class InferenceDurations(TypedDict):
-    """Where the time of requests went."""
+    """The time that requests spent in each phase, added up since the service started."""
 
     success: Duration
-    """Successful requests, from arrival to response."""
+    """Whole time of successful requests, from arrival to response."""
     fail: Duration
-    """Failed requests, from arrival to refusal."""
+    """Whole time of failed requests, from arrival to refusal."""
     queue: Duration
-    """Waiting for an engine."""
+    """Time that requests waited for an engine."""
     compute_input: Duration
-    """Tokenising texts and building batches."""
+    """Time for tokenizing texts and building batches."""
     compute_infer: Duration
-    """In the engine."""
+    """Time in the engine."""
     compute_output: Duration
-    """Turning logits into labels and scores."""
+    """Time for turning logits into labels and scores."""
     cache_hit: Duration
-    """Rows found in the cache, and the time of their lookup; 0 without a cache."""
+    """Number of rows that were found in the cache, and the time to look them up; 0 without a cache."""
     cache_miss: Duration
-    """Rows looked up in the cache and not found; 0 without a cache."""
+    """Number of rows that were not found in the cache, and the time to look them up; 0 without a cache."""
 
 
 class ModelStatistics(TypedDict):
-    """The counters of the model since the service started."""
+    """Counters of the model since the service started."""
 
     name: str
-    """The model's name in requests."""
+    """Name of the model in requests."""
     version: str
-    """Always 1."""
+    """Version of the model: always `1`."""
     last_inference: int
-    """Time of the last successful request, in milliseconds since 1970; 0 before the first."""
+    """Time of the last successful request, in milliseconds since 1970-01-01 UTC; 0 if there was none."""
     inference_count: int
-    """Rows of successful requests."""
+    """Number of rows in successful requests."""
     execution_count: int
-    """Batches that engines ran."""
+    """Number of batches that the engines ran."""
     inference_stats: InferenceDurations
-    """Where the time of requests went."""
+    """The time that requests spent in each phase."""
     batch_stats: list[object]
-    """Always empty: times by batch size are not counted."""
+    """Always empty, because times are not recorded by batch size."""
 
 
 class StatisticsResponse(TypedDict):
-    """The response of `GET /v2/models/NAME/stats`."""
+    """The response of `GET /v2/models/NAME/stats`: the counters of the model."""
 
     model_stats: list[ModelStatistics]
-    """One element: the one model."""
+    """Counters of the model, as a list with one element."""
 
 
 class ModelState(TypedDict):
-    """One element of the response of `POST /v2/repository/index`."""
+    """The state of the model: one element of the response of `POST /v2/repository/index`."""
 
     name: str
-    """The model's name in requests."""
+    """Name of the model in requests."""
     version: str
-    """Always 1."""
+    """Version of the model: always `1`."""
     state: str
-    """READY, or UNAVAILABLE while the service shuts down or has no working engine."""
+    """`READY`; or `UNAVAILABLE` if the service is shutting down or has no working engine."""

@@ -1,4 +1,8 @@
-"""The records of `toolchain ship`: what it prints with --json, and the JSON files of a Triton model repository."""
+"""What `toolchain ship` and `push` print with --json, and the JSON files of a Triton model repository.
+
+An ensemble is Triton's term for a model that calls other models: here a tokenizer, a classifier, and others as needed.
+It is the model that clients send requests to.
+"""
 
 from typing import Literal, NotRequired, TypedDict
 
@@ -16,7 +20,7 @@ class TensorRecord(TypedDict):
     data_type: str
     """Triton's name of the data type, such as TYPE_INT32."""
     dims: list[int]
-    """Sizes of all dimensions, the batch included; -1 for a dynamic one."""
+    """Size of each dimension, the batch dimension included; -1 for a dynamic dimension."""
 
 
 # Functional syntax because the key `from` is a Python keyword.
@@ -25,24 +29,24 @@ ShippedFile = TypedDict(
     {
         # Path of the file in the bundle.
         "from": str,
-        # SHA-256 of the file, hexadecimal.
+        # SHA-256 of the copy, hexadecimal.
         "sha256": str,
     },
 )
-ShippedFile.__doc__ = "One file of the bundle that was copied into the repository."
+ShippedFile.__doc__ = "The origin of a file in the model repository: a file of the bundle."
 
 
 class StartRecord(TypedDict):
-    """What the models of a repository need from a server."""
+    """What a server needs to run the models of a repository."""
 
     image: str
     """Container image that can run the models."""
     tensorrt: str | None
-    """Version of TensorRT that the image must contain; null without a plan."""
+    """Version of TensorRT that the image must contain; null if no model is a plan."""
     flags: list[str]
-    """Arguments that these models need beside --model-repository."""
+    """Arguments that the server needs for these models, besides --model-repository."""
     line: str
-    """Shell command that serves the repository."""
+    """Shell command that starts a server with the repository."""
 
 
 class TritonRecord(TypedDict):
@@ -53,154 +57,158 @@ class TritonRecord(TypedDict):
     model: str
     """Name of the model that clients send requests to."""
     version: int
-    """Version that was written."""
+    """Number of the version that was written."""
     kept_versions: list[int]
-    """Other versions that existed and were kept."""
+    """Numbers of other versions of the model that were already in the repository and were kept."""
     backend: Backend
-    """What runs the model: a TensorRT plan, Triton's ONNX Runtime backend, or ONNX Runtime in Python."""
+    """Backend that runs the model: `trt`, a TensorRT plan; `ort`, Triton's ONNX Runtime backend; `python`, ONNX Runtime
+    in Triton's Python backend."""
     max_batch: int
-    """Largest batch, in rows."""
+    """Largest number of rows in a batch."""
     buckets: list[int]
-    """Sequence lengths, in tokens, to which the tokenizer pads."""
+    """Numbers of tokens per row to which the tokenizer pads. It chooses the smallest that is long enough."""
     files: dict[str, ShippedFile]
-    """File name in the version folder of the classifier -> its origin."""
+    """Name of a file in the classifier's version folder -> its origin in the bundle."""
     start: StartRecord
-    """How to start a server."""
+    """What a server needs to run the models."""
 
 
 class TokenizerOutput(TypedDict):
-    """One tensor that the tokenizer model of a repository produces."""
+    """One output tensor of the tokenizer model in a repository."""
 
     name: str
-    """Name of the tensor."""
+    """Name of the output tensor."""
     attribute: str
-    """Attribute of an encoding of the `tokenizers` library that holds the values."""
+    """Attribute of an `Encoding` of the `tokenizers` library from which the values are taken, such as `ids`."""
     dtype: str
-    """Name of the NumPy data type."""
+    """NumPy data type of the tensor, such as `int32`."""
     pad: int
-    """Value of padded positions."""
+    """Value at padded positions."""
 
 
 class TokenizerSettings(TypedDict):
-    """The file settings.json of the tokenizer model."""
+    """The content of settings.json, which the tokenizer model of a repository reads at start."""
 
     texts: list[str]
-    """Names of the text inputs: TEXT, and TEXT_PAIR for pairs."""
+    """Names of the text inputs: TEXT, and for text pairs also TEXT_PAIR."""
     outputs: list[TokenizerOutput]
-    """Tensors that the tokenizer produces."""
+    """The output tensors of the tokenizer model."""
     buckets: list[int]
-    """Sequence lengths, in tokens, to which the tokenizer pads."""
+    """Numbers of tokens per row to which the tokenizer pads. It chooses the smallest that is long enough."""
     max_characters: int
-    """Longest accepted text, in characters."""
+    """Largest number of characters in a text; longer texts are refused."""
     split_special_tokens: bool
-    """Whether a special token that is written in a text is text."""
+    """Whether a special token that is written in a text, such as `[SEP]`, is read as plain text."""
     equal_length: bool
-    """Whether the texts of a request must be equally long, in tokens, because the model's answers depend on padding."""
+    """Whether all texts of a request must have the same number of tokens, because padding would change the model's
+    logits."""
     spans: NotRequired[bool]
-    """True if the decoder gets the places of the tokens in the text, for entities; absent if it does not."""
+    """True if the tokenizer also outputs the character offsets of the tokens, from which the decoder finds entities;
+    absent otherwise."""
 
 
 class CascadeStage(TypedDict):
-    """A stage of a cascade that is a model of the repository."""
+    """A stage of a cascade that is a model in the repository."""
 
     model: str
-    """Name of the model."""
+    """Name of the model in the repository."""
     inputs: dict[str, str]
-    """Name of each of its inputs -> NumPy's type of its numbers."""
+    """Name of an input of the model -> its NumPy data type."""
     buckets: list[int]
-    """Sequence lengths, in tokens, of its batches."""
+    """Numbers of tokens per row to which batches for the model are padded."""
 
 
 class CascadeSettings(TypedDict):
-    """The file stages.json of the model of a cascade."""
+    """The content of stages.json, which the cascade model of a repository reads at start."""
 
     name: str
     """Name of the model that clients send requests to."""
     threshold: float
-    """The margin of the two highest logits of the first stage from which its answer counts."""
+    """Smallest difference of the first stage's two highest logits at which the first stage answers a row."""
     vocabulary: int
-    """Number of token ids."""
+    """Number of token ids in the vocabulary."""
     stages: dict[str, CascadeStage]
-    """second -> the classifier, and first -> the model of the first stage; absent for a lexical stage."""
+    """`second` -> the classifier; `first` -> the model of the first stage, absent if the first stage is lexical."""
 
 
 class ModelIdentity(TypedDict):
     """The checkpoint that a bundle was built from."""
 
     id: str
-    """Name or path of the checkpoint."""
+    """Hub id or path of the checkpoint."""
     sha256: dict[str, str]
-    """File of the checkpoint -> SHA-256, hexadecimal."""
+    """Name of a file of the checkpoint -> its SHA-256, hexadecimal."""
 
 
 class Provenance(TypedDict):
-    """The file provenance.json in each version of an ensemble."""
+    """The content of provenance.json in each version of an ensemble: what its models were made from."""
 
     schema: Literal[1]
     """Version of this file format."""
     bundle_sha256: str
-    """Digest of the bundle."""
+    """Digest of the bundle that was shipped."""
     model: ModelIdentity
-    """The checkpoint."""
+    """The checkpoint that the bundle was built from."""
     task: str
     """Name of the task."""
     precision: str
     """Precision of the bundle: fp32, fp16, bf16 or int8."""
     max_length: int
-    """Longest sequence, in tokens."""
+    """Number of tokens to which a row is truncated."""
     labels: list[str]
-    """Labels in the order of the logits."""
+    """Names of the labels, in the order of the logits."""
     version: int
-    """Version of the model in the repository."""
+    """Number of this version in the repository."""
     backend: Backend
-    """What runs the model."""
+    """Backend that runs the model: `trt`, `ort` or `python`."""
     tensorrt: str | None
-    """Version of TensorRT that built the plans; null without a plan."""
+    """Version of TensorRT that built the plans; null if no model is a plan."""
     image: str
     """Container image that can run the models."""
     files: dict[str, ShippedFile]
-    """File name in the version folder of the classifier -> its origin."""
+    """Name of a file in the classifier's version folder -> its origin in the bundle."""
     first_files: NotRequired[dict[str, ShippedFile]]
-    """The same of the model of the first stage; absent without one."""
+    """Name of a file in the version folder of the cascade's first stage -> its origin in the bundle; absent without a
+    cascade."""
     profiles: list[ProfileRecord]
-    """Optimisation profiles of the plans; empty without a plan."""
+    """Optimisation profiles of the plans; empty if no model is a plan."""
     inputs: list[TensorRecord]
     """Inputs of the graph."""
     outputs: list[TensorRecord]
     """Outputs of the graph."""
     versions: dict[str, str | None]
-    """Package -> version with which the repository was written; null where it is not installed."""
+    """Name of a package -> its version when the repository was written; null if it was not installed."""
     created: str
-    """UTC time of writing, ISO 8601."""
+    """Time at which the repository was written, ISO 8601, UTC."""
 
 
 class PlanTensors(TypedDict):
-    """The tensors of a shipped plan."""
+    """The inputs and outputs of a shipped plan."""
 
     inputs: list[TensorRecord]
     """Inputs of the graph that the plan was built from."""
     outputs: list[TensorRecord]
-    """Outputs of that graph."""
+    """Outputs of the graph that the plan was built from."""
 
 
 class ShippedPlan(PlanRecord):
-    """The record beside a shipped plan: plan.json of the bundle, and the plan's tensors."""
+    """The record beside a shipped plan: the bundle's plan.json, with the plan's inputs and outputs."""
 
     tensors: NotRequired[PlanTensors]
-    """Tensors of the plan; may be missing where the record was copied from a bundle by hand."""
+    """Inputs and outputs of the plan; absent if plan.json was copied from a bundle by hand."""
 
 
 class FindingRecord(TypedDict):
-    """One fault that `toolchain ship triton --lint` reports."""
+    """One problem in a model repository that `toolchain ship triton --lint` found."""
 
     level: Literal["error", "warning"]
-    """error: a model does not load or gives wrong results; warning: it serves badly."""
+    """`error`: a model does not load or gives wrong results; `warning`: it works, but badly, such as slowly."""
     where: str
-    """The model, or a file of it."""
+    """The model that has the problem, or the file of the model."""
     what: str
-    """The fault."""
+    """Description of the problem."""
     do: str
-    """What fixes it."""
+    """How to fix it."""
 
 
 class LintRecord(TypedDict):
@@ -209,26 +217,26 @@ class LintRecord(TypedDict):
     repository: str
     """Path of the model repository."""
     models: int
-    """Number of models."""
+    """Number of models that were checked."""
     errors: int
     """Number of errors."""
     warnings: int
     """Number of warnings."""
     findings: list[FindingRecord]
-    """The faults, errors first."""
+    """The problems, errors first."""
 
 
 class ServiceRecord(TypedDict):
     """What `toolchain ship service` and `toolchain ship image` print."""
 
     path: NotRequired[str]
-    """Folder of the service; absent for an image."""
+    """Folder with the files of the service; absent for `ship image`."""
     name: str
     """Name of the model that clients send requests to."""
     image: str
     """Name of the container image."""
     sha256: str
-    """Digest of the bundle."""
+    """Digest of the bundle that was shipped."""
     next: str
     """Shell command that starts the service."""
 
@@ -237,17 +245,17 @@ class PushRecord(TypedDict):
     """What `toolchain push` prints."""
 
     repository: str
-    """Repository on the hub: `user/name`."""
+    """Name of the repository on the hub: `user/name`."""
     private: bool
-    """Whether a repository that does not exist yet is created as a private one."""
+    """Whether the repository is created as private, if it does not exist yet."""
     files: list[str]
-    """Files that are uploaded."""
+    """Names of the files that are uploaded."""
     left_out: list[str]
-    """Artefacts that are not uploaded: plans."""
+    """Names of the artefacts that are not uploaded: TensorRT plans, which run on one GPU model only."""
     bytes: int
-    """Size of the artefacts that are uploaded."""
+    """Total size of the uploaded artefacts, in bytes."""
     sha256: str
-    """Digest of the uploaded bundle, which differs from the local one where plans, paths or digests of rows were left
-    out."""
+    """Digest of the uploaded bundle. It differs from the digest of the local bundle if plans, local paths or row
+    digests were removed for the upload."""
     where: str | None
-    """Address of the commit, or the folder of `-o`; null for a dry run."""
+    """URL of the commit on the hub, or the folder given with `-o`; null with `--dry-run`."""

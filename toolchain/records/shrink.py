@@ -1,4 +1,8 @@
-"""A checkpoint that was cut and trained by its original: `shrink.json`, and what `toolchain shrink` prints."""
+"""A checkpoint that `toolchain shrink` made from a larger one: `shrink.json`, and what the command prints.
+
+The command removes layers and feed-forward units from the original, and trains the result to reproduce the original's
+logits.
+"""
 
 from typing import NotRequired, TypedDict
 
@@ -7,57 +11,57 @@ from toolchain.records.training import Training, TrainingLoss
 
 
 class Teacher(TypedDict):
-    """The checkpoint that was cut, and that the result was trained to follow."""
+    """The original checkpoint, which was cut, and which the result was trained to reproduce."""
 
     id: str
     """Hub id, absolute path, or the name of a demo model."""
     sha256: dict[str, str]
-    """File of the checkpoint -> SHA-256."""
+    """Name of a file of the checkpoint -> its SHA-256."""
 
 
 class Sizes(TypedDict):
-    """A number of the original, and of the result."""
+    """A size of the original and of the result, such as the number of layers."""
 
     before: int
-    """Of the original."""
+    """Size of the original."""
     after: int
-    """Of the result."""
+    """Size of the result."""
 
 
 class ShrinkScores(TypedDict):
-    """The task's main metric on the labelled rows that were evaluated."""
+    """The task's main metric of the original, of the cut model, and of the trained result."""
 
     metric: str
     """Name of the metric."""
     n: int
-    """Number of rows."""
+    """Number of labelled rows that were evaluated."""
     original: float
-    """Of the original."""
+    """Metric of the original."""
     cut: float
-    """Of the cut model before it was trained."""
+    """Metric of the cut model before its training."""
     shrunk: float
-    """Of the result."""
+    """Metric of the result, after the training."""
 
 
 class ShrinkRecord(Training):
-    """`shrink.json`: what was cut, and how the rest was trained."""
+    """The content of `shrink.json`: what was removed, and how the result was trained."""
 
     teacher: Teacher
-    """The original."""
+    """The original checkpoint."""
     ffn: Sizes
-    """Width of the feed-forward blocks."""
+    """Width of the feed-forward blocks, before and after."""
     layers: Sizes
-    """Number of layers."""
+    """Number of layers, before and after."""
     layers_kept: list[int]
-    """The original's layers that are left, from 0."""
+    """Indices of the original's layers that were kept, from 0."""
     macs_ratio: float
-    """Multiply-accumulates of the result by those of the original, for a row of the mean length."""
+    """Multiply-accumulate operations of the result divided by those of the original, for a row of mean length."""
     parameters: Sizes
-    """Number of weights."""
+    """Number of weights, before and after."""
     loss: TrainingLoss
-    """The loss."""
+    """Loss at the beginning and at the end of the training."""
     scores: ShrinkScores | None
-    """The task's main metric before and after; null without labelled rows to evaluate."""
+    """The task's main metric before and after; null if there were no labelled rows to evaluate."""
 
 
 class Shrunk(TypedDict):
@@ -66,8 +70,8 @@ class Shrunk(TypedDict):
     checkpoint: str
     """Folder of the new checkpoint."""
     shrink: ShrinkRecord
-    """Its `shrink.json`."""
+    """Content of the new checkpoint's `shrink.json`."""
     gate: NotRequired[NamedComparison]
-    """Comparison with the original; only with --max-drop."""
+    """Comparison of the new checkpoint with the original; only with `--max-drop`."""
     next: str
-    """The next command."""
+    """Command to run next."""

@@ -1,4 +1,8 @@
-"""The record of `toolchain sweep`: what it prints with --json, and `sweep.json` in the folder of a sweep."""
+"""The record of `toolchain sweep`: what it prints with --json, and `sweep.json` in the folder of a sweep.
+
+A cell is one combination of options, which is built and evaluated. A cost is the
+quantity that a Pareto front weighs against the metric: energy, latency, throughput or size.
+"""
 
 from typing import Literal, NotRequired, TypedDict
 
@@ -10,122 +14,128 @@ State = Literal["done", "failed", "impossible", "waiting"]
 
 
 class CellRun(TypedDict):
-    """What is known of the last run of a cell: `run.json` in its folder."""
+    """The last run of a cell: `run.json` in the folder of the cell."""
 
     attempts: int
-    """How often the cell has run."""
+    """How often the cell has been run so far."""
     seconds: float
-    """Wall time of its evaluation, of the last run."""
+    """Wall time of the evaluation, in seconds."""
     build_s: float | None
-    """Wall time of the build of its bundle, which may take its graph from another one; null if the bundle was there."""
+    """Wall time of the build of the cell's bundle, in seconds; null if the bundle already existed."""
     exit_code: int
-    """Exit code of the command that ended the cell; negative: the number of the signal that killed it."""
+    """Exit code of the last command of the cell. If a signal killed the command: minus the signal's number."""
     reason: str | None
-    """Why the cell failed; null if it did not."""
+    """Why the cell failed; null if it did not fail."""
     size_mb: float | None
-    """Size of the file that was evaluated, with the weights beside it; null for a checkpoint or a server."""
+    """Size of the evaluated file with its external weights, in MB (10^6 bytes); null for a checkpoint or a server."""
     host: NotRequired[str]
-    """Name of the machine that ran it, with `--ray`."""
+    """Name of the machine that ran the cell; only with `--ray`."""
 
 
 class SweepCell(TypedDict):
-    """One combination of options."""
+    """One cell of the sweep: its options, its state and its last run."""
 
     key: str
-    """SHA-256 of the options, the digests of model and data, the versions and the machine."""
+    """SHA-256 of everything that the result depends on: options, digests of model and data, versions, machine."""
     name: str
-    """Values of the options, and the first characters of the key."""
+    """Name of the cell: the values of its options, and the first characters of `key`."""
     options: dict[str, Option]
-    """The options by their names in a recipe."""
+    """Option name, as in a recipe -> value."""
     bundle: str
-    """Folder of its bundle, which several cells may share, below the folder of the sweep."""
+    """Folder of the cell's bundle, relative to the folder of the sweep. Cells with the same build options share a
+    bundle."""
     state: State
-    """Whether it is done."""
+    """`done`; `failed`; `impossible`: this machine cannot run the cell; or `waiting`: it has not run yet."""
     reason: str | None
-    """Why it failed, or why it is impossible on this machine."""
+    """Why the cell failed or is impossible on this machine; null in the other states."""
     result: str | None
-    """Path of its result below the folder of the sweep; null if it is not done."""
+    """Path of the cell's result, relative to the folder of the sweep; null if the cell is not done."""
     run: CellRun | None
-    """Its last run; null if it has not run."""
+    """The last run of the cell; null if it has not run."""
 
 
 class Front(TypedDict):
-    """The Pareto front of the results of one task: cells that no other cell dominates.
+    """The Pareto front of one task and one cost: the cells that no other cell dominates.
 
-    A cell dominates another if its metric is as high and its cost as low, and one of both differences is resolved.
+    A cell dominates another cell if its metric is at least as high and its cost at least as good, and one of the two
+    differences is resolved (larger than chance explains).
     """
 
     task: str
     """Name of the task."""
     data_sha256: str
-    """Digest of the rows that were evaluated."""
+    """SHA-256 of the texts and labels of the evaluated rows, hexadecimal."""
     metric: str
-    """The task's primary metric."""
+    """Name of the task's main metric."""
     cost: str
-    """The cost: `energy`, `latency`, `throughput` or `size`."""
+    """Name of the cost: `energy`, `latency`, `throughput` or `size`."""
     members: list[str]
-    """Names of the cells on the front, by cost."""
+    """Names of the cells on the front, the best cost first."""
     unresolved: list[str]
-    """Those of the members that another cell beats in both, by a difference that is not resolved."""
+    """Names of cells on the front that another cell beats in metric and cost, but only by differences that are not
+    resolved."""
     unmeasured: list[str]
-    """Names of the cells that are done, and whose cost was not measured."""
+    """Names of the cells that are done but whose cost was not measured."""
     components: NotRequired[list[str] | None]
-    """Components in the totals of an energy front, sorted; cells with others have another front. Else null."""
+    """Components whose energy is in the totals, sorted; only for the cost `energy`, else null. Cells with other
+    components are on another front."""
 
 
 class GlueScore(TypedDict):
-    """The GLUE score of one runtime and variant."""
+    """The GLUE score of one backend and variant."""
 
     name: str
-    """Backend and variant."""
+    """Name of the backend and the variant."""
     score: float | None
-    """Mean of the points of the tasks without WNLI; null unless all nine tasks were measured once."""
+    """GLUE score: the mean of `points` over all tasks except WNLI. Null unless each of the nine tasks was measured
+    exactly once."""
     reason: str | None
-    """Why there is no score."""
+    """Why `score` is null; null if there is a score."""
     points: dict[str, float]
-    """Task to its points: 100 times the mean of its metrics."""
+    """Name of a task -> 100 times the mean of its metrics."""
     missing: list[str]
-    """Tasks that were not measured."""
+    """Names of the GLUE tasks that were not measured."""
 
 
 class Forecast(TypedDict):
-    """The expected duration of the cells that wait."""
+    """How long the remaining cells are expected to take."""
 
     cells: int
-    """Number of cells that wait or failed."""
+    """Number of cells that are waiting or have failed."""
     builds: int
-    """Number of bundles to build for them."""
+    """Number of bundles that must be built for these cells."""
     seconds: float | None
-    """Expected wall time, by the cells that are done; null if none is."""
+    """Expected wall time, in seconds, estimated from the cells that are done; null if no cell is done."""
 
 
 class SweepRecord(TypedDict):
-    """All cells of a sweep, and its Pareto fronts."""
+    """All cells of a sweep, with their states, and the Pareto fronts of their results."""
 
     schema: int
-    """Version of this record, 1."""
+    """Version of this format: 1."""
     name: str
-    """Name of the sweep: that of its file."""
+    """Name of the sweep: the name of its file without the ending."""
     folder: str
     """Folder of the sweep, as it was given."""
     objectives: list[str]
-    """The costs of the Pareto fronts."""
+    """Names of the costs for which there are Pareto fronts."""
     cells: list[SweepCell]
-    """The cells, in the order of the file."""
+    """The cells, in the order of the sweep's file."""
     merged: int
-    """Combinations that are left out, because they differ from a cell only in options without effect on its backend."""
+    """Number of combinations that are not cells of their own, because they differ from another cell only in options
+    that have no effect on their backend."""
     excluded: int
-    """Combinations that the file excludes."""
+    """Number of combinations that the sweep's file excludes."""
     fronts: list[Front]
-    """The Pareto fronts."""
+    """One or more Pareto fronts for each task and cost."""
     glue: list[GlueScore]
-    """The GLUE scores, if tasks of GLUE were evaluated."""
+    """GLUE scores; empty if no GLUE task was evaluated."""
     forecast: Forecast
-    """What is left to do."""
+    """How long the remaining cells are expected to take."""
 
 
 class SavedSweepRecord(SweepRecord):
-    """A record of `sweep` that `toolchain report` has read."""
+    """A record of `toolchain sweep` that was read from a file, for `toolchain report`."""
 
     file: str
-    """File that the record was read from; not in the file itself."""
+    """Path of the file that the record was read from; not in the file itself."""

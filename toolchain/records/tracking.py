@@ -1,25 +1,25 @@
-"""The record of `toolchain report --to`: the runs of a tracking server that have the results."""
+"""The record of `toolchain report --to`, which writes results to a tracking server: MLflow or Weights & Biases."""
 
 from typing import Literal, TypedDict
 
 
 class TrackedRun(TypedDict):
-    """One result in a tracking server."""
+    """The run on a tracking server that holds one result."""
 
     result: str
-    """File of the result."""
+    """File of the result, on this machine."""
     sha256: str
-    """Digest of the result, by which it is known there."""
+    """SHA-256 of the result, hexadecimal, by which the result is found on the server again."""
     run: str
-    """Identifier of its run."""
+    """Id of the run on the server."""
     state: Literal["written", "there"]
-    """Whether this call wrote it, or it was there already."""
+    """`written`: this command wrote the run; `there`: an earlier command had written it."""
 
 
 class Tracked(TypedDict):
-    """All runs of one call."""
+    """The runs on a tracking server for all results of one command."""
 
     to: str
-    """Where they are, as the command line names it."""
+    """The server, as named with `--to`."""
     runs: list[TrackedRun]
     """One run for each result."""

@@ -1,31 +1,34 @@
-"""What the records of `shrink` and `heal` have in common: the rows that were learnt from, and the training."""
+"""The part that the records of `shrink` and `heal` share: the rows that a model learnt from, and its training."""
 
 from typing import TypedDict
 
 
 class TrainingLoss(TypedDict):
-    """The divergence of the logits plus the distance of the hidden states, each the mean over up to 16 steps."""
+    """Training loss: divergence of the logits from those of the teacher model, plus distance of the hidden states.
+
+    Each value is a mean over up to 16 steps.
+    """
 
     first: float
-    """At the beginning."""
+    """Mean loss over the first steps."""
     last: float
-    """At the end."""
+    """Mean loss over the last steps."""
 
 
 class Training(TypedDict):
-    """Rows without their labels, and the steps of a training on them."""
+    """The rows that a model learnt from, without their labels, and the number and duration of the training steps."""
 
     rows: int
-    """Rows that were learnt from; their labels were not read."""
+    """Number of rows that the model learnt from. Their labels were not read."""
     rows_left_out: int
-    """Rows that were not learnt from because they are evaluated."""
+    """Number of train rows that were left out, because they are in the split to evaluate."""
     data_sha256: str
-    """Digest of the rows that were learnt from."""
+    """SHA-256 of the texts and labels of the rows that the model learnt from, hexadecimal."""
     rows_seen: int
-    """Rows of all steps together; 0 without training."""
+    """Number of rows over all steps, repetitions included; 0 without training."""
     steps: int
-    """Steps of training: --steps with this number gives the same weights."""
+    """Number of training steps; 0 without training. A run with this number as `--steps` gives the same weights."""
     seconds: float
-    """Time of the steps."""
+    """Duration of the training steps, in seconds."""
     seed: int
-    """Seed of every random choice."""
+    """Seed of all random choices."""

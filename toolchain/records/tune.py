@@ -1,4 +1,4 @@
-"""The search of `toolchain tune`: what it prints with --json, and `results/tune/tune.json` of a bundle."""
+"""The search of `toolchain tune` for GEMMs to exclude from INT8: what it prints, and `results/tune/tune.json`."""
 
 from typing import NotRequired, TypedDict
 
@@ -7,14 +7,14 @@ from toolchain.records.quantization import SensitivityRecord
 
 
 class TuneFiles(TypedDict):
-    """Paths of the files that were written."""
+    """Paths of the files that `toolchain tune` wrote."""
 
     recipe: str
-    """A recipe that builds the bundle with the set."""
+    """Path of a recipe that builds the bundle with the GEMMs in `keep` excluded from INT8."""
     record: str
-    """This record."""
+    """Path of this record, tune.json."""
     plot: str
-    """A plot of effects and sets, SVG."""
+    """Path of an SVG plot of the GEMMs' effects and of the sets that were tried."""
 
 
 class TuneRecord(TypedDict):
@@ -23,33 +23,34 @@ class TuneRecord(TypedDict):
     bundle: str
     """Path of the bundle."""
     max_drop_points: float
-    """The drop that the set must stay within, in points (1/100)."""
+    """Largest drop of the task's metric that is allowed, in points (1/100)."""
     enough: bool
-    """Whether a set within the budget is expected to stay within it."""
+    """Whether a set was found whose expected drop is at most `max_drop_points`."""
     keep: list[str]
-    """The set: names of the GEMMs to exclude from INT8."""
+    """Names of the GEMMs to exclude from INT8: the best set that was found."""
     keep_share_of_macs: float
-    """Their share of all multiply-accumulate operations, 0 to 1."""
+    """Fraction of the encoder's multiply-accumulate operations that are in the GEMMs in `keep`, 0 to 1."""
     expected_drop_points: float
-    """Expected drop of the set, in points (1/100)."""
+    """Expected drop of the task's metric with the GEMMs in `keep` excluded from INT8, in points (1/100)."""
     residual: KeptRecord | None
-    """The set with residual additions in INT8; null if that exceeds the drop, or the budget left none to try it."""
+    """The result for the same set when residual additions also read INT8; null if the expected drop is then too large,
+    or if the budget did not suffice to try it."""
     evaluations: int
-    """Graphs that were evaluated, those of an earlier search included."""
+    """Number of graphs that were evaluated, including those that an interrupted search had evaluated before."""
     rows: int
-    """Train rows that the hold-out rows were chosen from."""
+    """Number of train rows from which the hold-out rows were chosen."""
     products: list[SensitivityRecord]
-    """Every GEMM of the encoder, in graph order."""
+    """Every GEMM of the encoder, with the error that it causes in INT8, in graph order."""
     sets: list[KeptRecord]
-    """The sets that were tried, in order."""
+    """The sets of GEMMs that were tried, in the order in which they were tried."""
     files: NotRequired[TuneFiles]
-    """Paths of the files that were written; only in what is printed."""
+    """Paths of the files that were written. Only in the printed record."""
     next: NotRequired[str]
-    """The next command; only in what is printed."""
+    """Command to run next. Only in the printed record."""
 
 
 class SavedTuneRecord(TuneRecord):
-    """A record of `tune` that `toolchain report` has read."""
+    """A record of `toolchain tune` that was read from a file, for `toolchain report`."""
 
     file: str
-    """File that the record was read from; not in the file itself."""
+    """Path of the file that the record was read from; not in the file itself."""
