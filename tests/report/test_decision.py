@@ -110,7 +110,10 @@ def test_an_answer_about_an_artefact_that_was_built_again_is_left_out(saved, tmp
     for candidate, count in ((one, 1), (one | {"sha256": "of the old graph"}, 0), (old, 0)):
         (results / "gate/gate.json").write_text(json.dumps({"candidates": [candidate]}))
         assert len(find_material([results]).deployments) == count
-    assert "gate.json: left out, because what it judged has changed. Judge again: toolchain build" in caplog.text
+    assert (
+        "gate.json: left out, because a file that the gate judged has changed. Run the gate again: toolchain build"
+        in caplog.text
+    )
 
 
 def test_a_busy_machine_is_marked(result):

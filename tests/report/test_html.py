@@ -170,7 +170,7 @@ def test_energies_of_other_components_have_plots_and_best_figures_of_their_own(m
     package["energy"] |= {"per_inference_j": 0.01, "ci95": [0.009, 0.011]}
     page = Page(html(Material([measured, copy.deepcopy(measured) | {"variant": "fp8", "file": "b"}, package])))
     titles = [one["text"] for one in page.all("title") if "against energy" in one["text"]]
-    assert titles == [f"accuracy against energy a row, J ({name})" for name in ("gpu_board", "cpu_package")]
+    assert titles == [f"accuracy against energy per row, J ({name})" for name in ("gpu_board", "cpu_package")]
     board, processor = (one["text"] for one in page.all("desc") if "at 0.3" in one["text"] or "at 0.01" in one["text"])
     assert ("trt" in board, "ort" in board) == (True, False)
     assert ("trt" in processor, "ort" in processor) == (False, True)
@@ -178,7 +178,7 @@ def test_energies_of_other_components_have_plots_and_best_figures_of_their_own(m
     assert [one for one in keys if one["data-source"].startswith("results/ort.json")] == []  # 3 % of nothing alike
     alone = Page(html(Material([measured, package | {"energy": measured["energy"]}])))
     assert [one["text"] for one in alone.all("title") if "energy" in one["text"]] == [
-        "accuracy against energy a row, J"
+        "accuracy against energy per row, J"
     ]
 
 
@@ -243,6 +243,6 @@ def test_nothing_is_called_highest_whose_difference_is_not_resolved(tmp_path: Pa
     one, near, far = (kept(tmp_path, result, name, wrong) for name, wrong in (("a", 100), ("b", 102), ("c", 160)))
     assert first_card(one, far).startswith("highest accuracy")
     assert first_card(one, near).startswith("accuracy: no resolved difference")
-    assert "from 1 of the 2 others holds 0" in first_card(one, near, far)
+    assert "from 1 of the 2 others includes 0" in first_card(one, near, far)
     assert first_card(one).startswith("accuracy 0.88")
     assert "differences not tested, because predictions are missing" in first_card(one, result)

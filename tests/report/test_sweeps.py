@@ -68,13 +68,13 @@ def test_the_page_shows_each_cell_once_and_the_fronts(folder: Path) -> None:
         one for one in page.all("tr", role="row") if any(x.get("aria-label") == "Cells of study" for x in one["within"])
     ]
     assert len(rows) == 4  # with the headings
-    assert [one["text"] for one in page.all("td", **{"data-label": "on the front of"})] == [""] * 3
+    assert [one["text"] for one in page.all("td", **{"data-label": "on the Pareto front for"})] == [""] * 3
     shown = [one["text"] for one in page.all("span")]
     assert shown.count("latency, size") == 1
     assert "killed by SIGSEGV <b>" in shown
     captions = " ".join(one["text"] for one in page.all("figcaption"))
     assert "sst2: accuracy against median latency, ms. In colours: the 2 cells" in captions
-    assert captions.count("Not resolved: another cell is better in both") == 1
+    assert captions.count("Not resolved: another cell is better on both axes") == 1
     names = {one["text"] for one in page.all("text")}
     assert {"fast", "best (not resolved)"} <= names
     assert "slow" not in names
@@ -95,7 +95,7 @@ def test_a_sweep_stands_beside_results_and_a_broken_record_is_refused(folder: Pa
     material = find_material([folder, folder / "alone.json"])
     assert [one["file"] for one in material.apart] == [str(folder / "alone.json")]
     (folder / "sweep.json").write_text('{"cells": 3, "fronts": []}')
-    with pytest.raises(InputError, match=r"sweep.json: broken"):
+    with pytest.raises(InputError, match=r"sweep.json: the record is broken"):
         find_material([folder])
 
 
@@ -113,5 +113,5 @@ def test_a_cost_that_no_cell_has_gets_no_plot(folder: Path) -> None:
 
 def test_a_sweep_that_was_killed_is_named_as_such(tmp_path):
     (tmp_path / "cells").mkdir()
-    with pytest.raises(InputError, match="the sweep here did not end"):
+    with pytest.raises(InputError, match="the sweep in this folder is unfinished"):
         find_material([tmp_path])

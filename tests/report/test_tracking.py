@@ -18,7 +18,7 @@ def test_figures_are_the_numbers_that_were_measured(result):
 
 
 def test_another_place_and_a_missing_package_are_named(result, monkeypatch):
-    with pytest.raises(UsageError, match=r"--to tensorboard: unknown\. Write --to mlflow, .* or --to wandb"):
+    with pytest.raises(UsageError, match=r"--to tensorboard: unknown\. Give --to mlflow, .* or --to wandb"):
         track([result], "tensorboard")
     monkeypatch.setitem(__import__("sys").modules, "mlflow", None)
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)

@@ -1,4 +1,7 @@
-"""Short names of the cells of a sweep: the values of the options that differ between them."""
+"""Short names of the cells of a sweep, which consist of the values of the options that differ between the cells.
+
+A cell is one combination of options that `toolchain sweep` builds and evaluates.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,17 +13,17 @@ SHORT = 8
 
 
 def varying(cells: Sequence[SweepCell]) -> list[str]:
-    """Return the options that differ between the cells that have them."""
+    """Return the names of the options with more than one value among the cells. Cells without an option are ignored."""
     keys = dict.fromkeys(key for cell in cells for key in cell["options"])
     return [key for key in keys if len({repr(one["options"][key]) for one in cells if key in one["options"]}) > 1]
 
 
 def short_name(cell: SweepCell, keys: Sequence[str]) -> str:
-    """Return the values of some options of a cell, as a name."""
+    """Return a name for a cell: its values of the options `keys`, or the start of its digest if it lacks them all."""
     return " ".join(shown(cell, key) for key in keys if key in cell["options"]) or cell["key"][:SHORT]
 
 
 def shown(cell: SweepCell, key: str) -> str:
-    """Return the value of an option, of a path its last part; '-' if the cell lacks it."""
+    """Return a cell's value of the option `key` as text: of a path, the last part; '-' if the cell lacks the option."""
     value = cell["options"].get(key, "-")
     return (Path(value).name or value) if isinstance(value, str) else str(value)

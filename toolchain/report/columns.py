@@ -1,6 +1,7 @@
-"""The columns of the table of results, each as text (terminal, Markdown) and as a cell of the HTML page.
+"""The columns of the table of results, as text (terminal, Markdown) and as cells of the HTML page.
 
-A number in an HTML cell keeps the file and key that it is from; a cell without a number has the reason.
+A number in an HTML cell keeps the file and the key that it was read from. A cell without a number has the reason why
+there is none.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ Pattern = str | Callable[[float], str]  # a format specification, or a function 
 # Between the ends of an interval, so that a line does not break there.
 COMMA = ",\u00a0"
 
-NOT_KEPT = "the result is from a version that did not keep it"
+NOT_KEPT = "the result is from a version of toolchain that did not record this value"
 
 # Heading that stands for the name of the task's own metric.
 METRIC = "metric"
@@ -25,7 +26,7 @@ METRIC = "metric"
 
 @dataclass(frozen=True)
 class Number:
-    """A number as it is shown, its value, and the key and file that it is from."""
+    """A number for the HTML page: its text as shown, its exact value, and the key and the file that it is from."""
 
     text: str
     value: float
@@ -35,7 +36,10 @@ class Number:
 
 @dataclass(frozen=True)
 class Cell:
-    """Numbers with text between them, or the reason why there are none. With both, the reason is a remark."""
+    """A cell of the HTML page: numbers with text between them, or the reason why there are none.
+
+    If it has both, the reason is a remark on the numbers.
+    """
 
     parts: tuple[Number | str, ...] = ()
     reason: str | None = None
@@ -47,7 +51,11 @@ HtmlCell = Callable[[Result], Cell]
 
 @dataclass(frozen=True)
 class Column:
-    """A column: heading and cell as text, and heading and cell in HTML; a column can lack one of the two."""
+    """A column of the table of results: a heading and a function that makes the cells, for text and for HTML.
+
+    `text` and `html` are these functions, called with a result. A column may be in only one of the tables; its fields
+    for the other table are None.
+    """
 
     text_heading: str | None = None
     text: TextCell | None = None
@@ -56,7 +64,7 @@ class Column:
 
 
 def look(record: Mapping[str, object], key: str) -> object:
-    """Return the value at a key such as latency_ms.p50 or metrics_ci95.accuracy.0, or None if it is absent."""
+    """Return the value at a dotted key such as latency_ms.p50 or metrics_ci95.accuracy.0, or None if it is absent."""
     value: object = record
     for part in key.split("."):
         if isinstance(value, list) and part.isdigit():
@@ -67,13 +75,13 @@ def look(record: Mapping[str, object], key: str) -> object:
 
 
 def known(record: Mapping[str, object], key: str) -> float | None:
-    """Return the number at a key of a record, or None."""
+    """Return the number at a dotted key of a record; None if it is absent or is not a number."""
     value = look(record, key)
     return value if isinstance(value, int | float) else None
 
 
 def number(record: Mapping[str, object], key: str, pattern: Pattern) -> Number:
-    """Return the number at a key of a record, formatted.
+    """Return the number at a dotted key of a record for the HTML page, formatted by `pattern`.
 
     Raises:
         KeyError: there is no number at this key.
@@ -86,7 +94,10 @@ def number(record: Mapping[str, object], key: str, pattern: Pattern) -> Number:
 
 
 def _text(key: str, digits: int, *, times: float = 1) -> TextCell:
-    """Return the text cell of the number at a key; '-' stands for a value that was not measured."""
+    """Return a function that shows a result's number at `key`, multiplied by `times`, with `digits` decimals.
+
+    It shows '-' if the number was not measured.
+    """
 
     def cell(result: Result) -> str:
         value = known(result, key)
@@ -96,7 +107,7 @@ def _text(key: str, digits: int, *, times: float = 1) -> TextCell:
 
 
 def _html(key: str, pattern: str, why: str = NOT_KEPT) -> HtmlCell:
-    """Return the HTML cell of the number at a key; `why` is the reason where it is null."""
+    """Return a function that makes the HTML cell of the number at `key`, or of the text `why` if there is none."""
 
     def cell(result: Result) -> Cell:
         return Cell(reason=why) if known(result, key) is None else Cell((number(result, key, pattern),))
@@ -110,18 +121,18 @@ def _metric_text(result: Result) -> str:
 
 
 def metric(result: Result) -> Cell:
-    """Return the task's metric with its interval."""
+    """Return the cell of the task's main metric with its 95 % interval."""
     primary = result["primary"]
     low, high = (number(result, f"metrics_ci95.{primary}.{end}", ".3f") for end in (0, 1))
     return Cell((number(result, f"metrics.{primary}", ".4f"), " [", low, COMMA, high, "]"))
 
 
 def _flips(result: Result) -> Cell:
-    """Return the number of rows whose label differs from FP32's, if the predictions of both are available."""
+    """Return the cell of the rows whose label differs from FP32's. The saved predictions of both models are needed."""
     try:
         found, reference = load_predictions(result), load_predictions(result, of_reference=True)
     except InputError:
-        return Cell(reason="its predictions or those of FP32 are missing or have changed")
+        return Cell(reason="the saved predictions of this result or of FP32 are missing or have changed")
     counts = count_flips(reference.references, reference.predicted, found.predicted)
     if counts is None:
         return Cell(reason="a regression has no labels")
@@ -130,7 +141,7 @@ def _flips(result: Result) -> Cell:
 
 
 def changed_rows(*counts: int, source: str) -> Cell:
-    """Return the cell of the number of rows that changed, became wrong and became right."""
+    """Return the cell of changed rows, from three counts: rows that changed, that became wrong, that became right."""
     changed, lost, gained = (
         Number(f"{value:,}", value, name, source)
         for name, value in zip(("changed", "lost", "gained"), counts, strict=True)
@@ -139,7 +150,7 @@ def changed_rows(*counts: int, source: str) -> Cell:
 
 
 def _energy(result: Result) -> Cell:
-    """Return joules a row with their interval, or with their range if there are few windows."""
+    """Return the cell of the energy per row with its 95 % interval, or with its range over a few windows."""
     block = result["energy"]
     why = None if block["status"] == "measured" else reason(block["reason"])
     if block["per_inference_j"] is None:
@@ -155,7 +166,7 @@ UTILISATION = "roofline.model_flop_utilisation"
 
 
 def _utilisation(result: Result) -> Cell:
-    """Return the share of the device's arithmetic throughput that real tokens used."""
+    """Return the cell of the fraction of the device's arithmetic throughput that was used for real tokens."""
     if known(result, UTILISATION) is None:
         code = look(result, "roofline.reason")
         return Cell(reason=reason(str(code)) if code else "the result has no roofline")
@@ -163,19 +174,19 @@ def _utilisation(result: Result) -> Cell:
 
 
 def _memory(result: Result) -> Cell:
-    """Return the peak memory of the process, and on the GPU if it was measured."""
+    """Return the cell of the peak memory of the process in MB, and on the GPU if GPU memory was measured."""
     names = {"host": "", "device": " on the GPU"}
     parts: list[Number | str] = []
     for key, suffix in names.items():
         if known(result, f"peak_memory_mb.{key}") is not None:
             parts += [*([", "] if parts else []), number(result, f"peak_memory_mb.{key}", ",.0f"), suffix]
-    return Cell(tuple(parts)) if parts else Cell(reason="the system does not report it")
+    return Cell(tuple(parts)) if parts else Cell(reason="the operating system does not report the peak memory")
 
 
 AGREEMENT = "agreement.label_agreement"
 
 # Heading of the column that only tables with a cascade have: the share of the rows that its second stage ran.
-SECOND_STAGE = "rows of the second stage"
+SECOND_STAGE = "rows run by the second stage"
 
 # In the order of the tables.
 COLUMNS = (
@@ -189,7 +200,7 @@ COLUMNS = (
     Column("p50 ms", _text("latency_ms.p50", 2), "p50, ms", _html("latency_ms.p50", ",.2f")),
     Column("p99 ms", _text("latency_ms.p99", 2), "p99, ms", _html("latency_ms.p99", ",.2f")),
     Column("rows/s", _text("throughput_per_s", 0), "rows/s", _html("throughput_per_s", ",.0f")),
-    Column(html_heading="energy a row", html=_energy),
+    Column(html_heading="energy per row", html=_energy),
     Column("util", _text(UTILISATION, 1, times=100), "utilisation", _utilisation),
     Column("MB", _text("peak_memory_mb.host", 0)),
     Column("mJ/row", _text("energy.per_inference_j", 2, times=1e3)),
@@ -201,6 +212,6 @@ HTML_COLUMNS = [(column.html_heading, column.html) for column in COLUMNS if colu
 
 
 def html_columns(results: Sequence[Result]) -> list[tuple[str, HtmlCell]]:
-    """Return heading and cell of the columns of a table of results on the page."""
+    """Return the columns of the HTML table for these results: each heading, with a function that makes the cells."""
     staged = any(known(result, "cascade.passed_on") is not None for result in results)
     return [(heading, cell) for heading, cell in HTML_COLUMNS if staged or heading != SECOND_STAGE]

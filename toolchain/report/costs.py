@@ -1,4 +1,4 @@
-"""The costs of a sweep's objectives: what a result says of each, with an interval."""
+"""The costs that a sweep can have as objectives, such as latency: how to read each from a result, with an interval."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,11 @@ Ends = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Cost:
-    """A cost: label and key for a plot, and a function that returns its value with its ends, or None."""
+    """A cost, such as latency: its label and key for plots, and a function that reads its value from a result.
+
+    The function `ends` returns the value with both ends of its interval, or None if the cost was not measured. `less`
+    is True if a smaller value is better.
+    """
 
     label: str
     key: str
@@ -28,15 +32,18 @@ class Cost:
 
 
 def joules_ends(block: EnergyBlock) -> Ends | None:
-    """Return joules a row with the ends of their interval, or of their range if there are few windows."""
+    """Return the energy per row in J with the ends of its 95 % interval, or of its range over a few windows.
+
+    The result is None if the energy was not measured.
+    """
     each, ends = block["per_inference_j"], block["ci95"] or block["range"]
     return None if each is None or ends is None else (each, ends[0], ends[1])
 
 
 def counted_in(cost: str, result: Result) -> list[str] | None:
-    """Return the components in the total of a result's energy, sorted; None for other costs.
+    """Return the sorted names of the components that a result's total energy includes; None if `cost` is not energy.
 
-    Totals of other components, such as those of a GPU and of a processor, are not comparable.
+    Two totals are comparable only if they include the same components, such as the GPU or the processor.
     """
     if cost != "energy":
         return None
@@ -45,7 +52,10 @@ def counted_in(cost: str, result: Result) -> list[str] | None:
 
 
 def _noisy(value: float) -> Ends:
-    """Return a time or a throughput with ends so that two intervals overlap if they differ by TIME_NOISE or less."""
+    """Return a time or a throughput with the ends of an interval of +-TIME_NOISE / 2 around it.
+
+    So the intervals of two values overlap if the values differ by about TIME_NOISE or less.
+    """
     return value, value * (1 - TIME_NOISE / 2), value * (1 + TIME_NOISE / 2)
 
 
@@ -54,7 +64,7 @@ def _size(_: Result, run: CellRun) -> Ends | None:
 
 
 COSTS = {
-    "energy": Cost("energy a row, J", "energy.per_inference_j", lambda result, _: joules_ends(result["energy"])),
+    "energy": Cost("energy per row, J", "energy.per_inference_j", lambda result, _: joules_ends(result["energy"])),
     "latency": Cost("median latency, ms", "latency_ms.p50", lambda result, _: _noisy(result["latency_ms"]["p50"])),
     "throughput": Cost("rows/s", "throughput_per_s", lambda result, _: _noisy(result["throughput_per_s"]), less=False),
     "size": Cost("size of the model, MB", "size_mb", _size),

@@ -8,7 +8,10 @@ from toolchain.records.result import Result
 
 
 def comma_separated(results: list[Result]) -> str:
-    """Return the results as CSV: a row a result, a column a key, numbers unrounded, and texts as `cell` writes them."""
+    """Return the results as CSV, with a row for each result and a column for each (dotted) key.
+
+    Numbers are not rounded. `cell` puts a quote before a text that a spreadsheet would take for a formula.
+    """
     buffer = io.StringIO()
     flat = [_flatten(result) for result in results]
     heads = list(dict.fromkeys(key for row in flat for key in row))
@@ -19,7 +22,10 @@ def comma_separated(results: list[Result]) -> str:
 
 
 def _flatten(value: object, prefix: str = "") -> dict[str, object]:
-    """Return nested keys joined by dots. A list is kept if it has only numbers, such as an interval."""
+    """Return the values nested in `value`, each by its dotted key.
+
+    The items of a list are included if all of them are numbers, such as the ends of an interval.
+    """
     if isinstance(value, list):
         value = dict(enumerate(value)) if all(isinstance(entry, int | float) for entry in value) else {}
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The part of the HTML page that answers whether an artefact may be deployed: verdict, classes, changed rows."""
+"""The part of the HTML page that shows whether a file may be deployed: the verdict, figures by class, changed rows."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ MATRIX_CLASSES = 12
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer of the gate: its words, the next command, the best verdict as a CSS class, and its file."""
+    """The outcome of a gated build: its text, the next command, its verdict as a CSS class, and the file it is from."""
 
     text: str
     next: str
@@ -34,7 +34,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Drop:
-    """A result against FP32 on the same rows: the drop in points with its bounds, and the changed rows."""
+    """A result compared with FP32 on the same rows: the drop in points with its bounds, changed rows, and verdict."""
 
     name: str
     drop: Cell
@@ -44,7 +44,10 @@ class Drop:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """Figures of one class, of the result beside those of FP32, and the row of the confusion matrix."""
+    """One class: its number of rows, precision, recall and F1 (FP32 → result), and its row of the confusion matrix.
+
+    `confusion` is None if there is no matrix: rows have several labels, or there are too many classes.
+    """
 
     name: str
     rows: int
@@ -54,7 +57,10 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class Detail:
-    """Classes and changed rows of one result."""
+    """Figures by class of one result, and its rows whose label differs from FP32's.
+
+    `changed` has only the first of these rows; `changed_in_all` is the number of all of them.
+    """
 
     name: str
     classes: list[ClassRow]
@@ -65,9 +71,9 @@ class Detail:
 
 
 def answer_of(results: list[Result], deployments: list[tuple[str, Deployment]]) -> Answer | None:
-    """Return the answer of the gate that judged these rows in the bundle of the results, or None without one.
+    """Return the outcome of the gated build that judged the bundle of these results on the same rows, or None.
 
-    The results are of one task and the same rows.
+    `results` are of one task and the same rows. `deployments` are outcomes with the files that they are from.
     """
     folders, rows = {Path(result["file"]).parent for result in results}, _rows_of(results[0])
     for file, deployment in deployments:
@@ -90,7 +96,11 @@ def predictions_of(result: Result) -> tuple[Predictions, Predictions] | None:
 
 
 def drop_of(name: str, result: Result, deployments: list[tuple[str, Deployment]]) -> Drop | None:
-    """Return the drop of a result against FP32 with its paired bounds; the gate's comparison if there was a gate."""
+    """Return the drop of a result compared with FP32, with its bounds.
+
+    The drop is taken from the gated build if that build judged this result, and otherwise computed from the saved
+    predictions. The result is None if the predictions are missing.
+    """
     found = _gated(result, deployments) or _compared(result)
     if found is None:
         return None
@@ -127,7 +137,7 @@ def _compared(result: Result) -> Comparison | None:
 
 
 def reference_cell(result: Result) -> Cell | None:
-    """Return the metric of the result's FP32 reference with its 95 % interval, or None if it is not at hand."""
+    """Return the cell of the FP32 reference's metric with its 95 % interval; None if its predictions are missing."""
     both, primary = predictions_of(result), result["primary"]
     if both is None:
         return None
@@ -143,7 +153,7 @@ def reference_cell(result: Result) -> Cell | None:
 
 
 def detail_of(name: str, result: Result) -> Detail | None:
-    """Return the classes and the changed rows of a result; None for a regression or without its predictions."""
+    """Return the figures by class and the changed rows of a result; None for a regression or without predictions."""
     from sklearn.metrics import confusion_matrix
 
     both = predictions_of(result)
@@ -172,20 +182,20 @@ def detail_of(name: str, result: Result) -> Detail | None:
 
 
 def _apart(found: Predictions, types: int) -> Predictions:
-    """Return entities as labels of rows of their own, and other predictions as they are."""
+    """Return predictions of entities as one row per entity, with its type as label; return others unchanged."""
     if found.references.dtype.kind != "i" or found.references.ndim == 1:
         return found
     return Predictions(*entities_apart(found.references, found.predicted, types), found.logits)
 
 
 def _changed(found: Predictions, reference: Predictions) -> int:
-    """Return the number of rows whose labels differ."""
+    """Return the number of rows whose predicted labels differ; 0 if predictions are numbers."""
     unchanged = same(found.predicted, reference.predicted)
     return 0 if unchanged is None else int((~unchanged).sum())
 
 
 def _per_class(found: Predictions, labels: Indices) -> list[list[float]]:
-    """Return precision, recall and F1, each a list over the classes; a class without predictions has 0."""
+    """Return precision, recall and F1, each a list over the classes. A figure that would be 0 / 0 is 0."""
     from sklearn.metrics import precision_recall_fscore_support
 
     precision, recall, f1, _ = precision_recall_fscore_support(
@@ -195,7 +205,7 @@ def _per_class(found: Predictions, labels: Indices) -> list[list[float]]:
 
 
 def _pair(before: float, after: float, key: str, source: str) -> list[Number | str]:
-    """Return a figure of FP32 and of the result."""
+    """Return the parts of a cell that shows a figure of FP32, an arrow, and the same figure of the result."""
     return [
         Number(f"{before:.3f}", before, f"{key} of FP32", source),
         " → ",

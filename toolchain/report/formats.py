@@ -1,4 +1,4 @@
-"""The formats of a report, by name and by the suffix of its file."""
+"""The formats of a report: the format is chosen by its name, or by the suffix of the file to write."""
 
 import json
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from toolchain.report.optimum import optimum_benchmark
 
 
 def as_json(results: list[Result]) -> str:
-    """Return the results as one JSON list."""
+    """Return the results as a JSON list."""
     return json.dumps(results, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -29,7 +29,7 @@ SUFFIXES = {".md": "md", ".csv": "csv", ".json": "json", ".html": HTML, ".htm": 
 
 
 def format_for(output: Path | None) -> str:
-    """Return the format for a file's suffix; Markdown for any other suffix or without a file."""
+    """Return the name of the format for a file's suffix: a value of SUFFIXES, or `md` for other suffixes or no file."""
     return SUFFIXES.get(output.suffix.lower(), "md") if output else "md"
 
 
@@ -37,7 +37,7 @@ def render(material: Material, name: str) -> str:
     """Return a report in the format `name`.
 
     Raises:
-        UsageError: there are no results, and this format shows nothing else.
+        UsageError: there are no results, and this format shows nothing but results.
     """
     if name == HTML:
         return html(material)

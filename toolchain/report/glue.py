@@ -1,8 +1,9 @@
-"""The GLUE score: the mean of a runtime's points over the tasks of GLUE, if all nine were measured.
+"""The GLUE score: the mean of a runtime's points over the tasks of GLUE, if all nine tasks were measured.
 
-As in the benchmark (Wang et al., 2018), a task with two metrics counts by their mean, and scores are times 100. WNLI is
-shown and left out of the mean, as is usual since BERT (Devlin et al., 2019, section 4.1): the labels of its validation
-rows contradict those of its train rows. A mean over some of the tasks is not a GLUE score, so there is none then.
+As in the benchmark (Wang et al., 2018), the points of a task are 100 times its metric, or 100 times the mean of its two
+metrics. WNLI must be measured, but is not part of the mean, as is usual since BERT (Devlin et al., 2019, section 4.1):
+the labels of its validation rows contradict those of its train rows. A mean over some of the tasks is not a GLUE score,
+so a runtime without all tasks has none.
 """
 
 from collections import Counter
@@ -21,7 +22,10 @@ LEFT_OUT = "wnli"
 
 @dataclass(frozen=True)
 class Score:
-    """The score of one runtime; `mean` is None, with a reason, unless each task has one result."""
+    """The GLUE score of one runtime, and its points by task.
+
+    `mean` is the score. It is None, and `reason` says why, unless each task has exactly one result.
+    """
 
     name: str
     tasks: dict[str, Number]
@@ -30,7 +34,7 @@ class Score:
     reason: str | None = None
 
     def to_json(self) -> GlueScore:
-        """Return the form in the record of a sweep."""
+        """Return the score as a record of JSON, as in the record of a sweep."""
         return {
             "name": self.name,
             "score": self.mean.value if self.mean else None,
@@ -41,9 +45,9 @@ class Score:
 
 
 def scores(results: list[Result]) -> list[Score]:
-    """Return the score of every runtime and variant that ran tasks of GLUE on their validation rows.
+    """Return the score of each runtime and variant that was evaluated on validation rows of GLUE tasks.
 
-    Several results of one task alone are a study of that task, and have no score to wait for.
+    A runtime with several results that are all of the same task is left out: that is a study of one task.
     """
     found: dict[str, list[Result]] = {}
     for result in results:
@@ -69,7 +73,7 @@ def _score(name: str, results: list[Result]) -> Score:
 
 
 def _points(result: Result) -> Number:
-    """Return the points of a task: 100 times the mean of its metrics."""
+    """Return the points of a result's task: 100 times the mean of its metrics."""
     value = 100 * sum(result["metrics"].values()) / len(result["metrics"])
     keys = " and ".join(f"metrics.{name}" for name in result["metrics"])
     return Number(f"{value:.1f}", value, keys, result["file"])

@@ -1,4 +1,7 @@
-"""Results as one HTML page without network or scripts, for light and dark displays, phones and paper."""
+"""Results as one HTML page, which loads nothing from the network and has no scripts.
+
+Its style adapts to light and dark displays, phones and paper.
+"""
 
 import base64
 import hashlib
@@ -38,7 +41,11 @@ ENERGY = COSTS["energy"].key
 
 @dataclass(frozen=True)
 class Row:
-    """A result as a row: name, id of its record in the page, a cell for each column, and the number of each reason."""
+    """A result as a row of the table, with a cell for each column.
+
+    `anchor` is the HTML id of the result's record on the page. `notes` has for each cell the number of its footnote,
+    or None.
+    """
 
     name: str
     anchor: str
@@ -49,7 +56,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Card:
-    """The best figure of a kind, with the runtime and the ratio to the baseline in `beside`; empty if unmeasured."""
+    """A card with the best figure of one kind, such as the highest throughput.
+
+    `parts` is the figure; `beside` names the runtime with this figure, and has the figure's ratio to the baseline's.
+    Both are empty if no result has such a figure.
+    """
 
     label: str
     parts: tuple[Number | str, ...] = ()
@@ -58,7 +69,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Section:
-    """Results of the same model, task and rows."""
+    """The section of the page for results of the same model, task and rows."""
 
     anchor: str
     title: str
@@ -79,12 +90,12 @@ class Section:
 
     @property
     def several(self) -> str:
-        """What a changed row is where rows have several labels, else nothing."""
+        """A sentence on how rows with several labels are counted; empty if rows have one label."""
         return SEVERAL if self.first["primary"] in OF_SEVERAL else ""
 
 
 def html(material: Material) -> str:
-    """Return the page. Texts from outside, such as a model's name, are escaped."""
+    """Return the HTML page. Texts from its inputs, such as a model's name, are escaped."""
     style = (FOLDER / STYLE).read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     swept = [sweep.record for sweep in material.sweeps]
@@ -142,7 +153,7 @@ def _template() -> "Template":
 def _section(
     results: list[Result], anchor: str, anchors: dict[int, str], deployments: list[tuple[str, Deployment]]
 ) -> Section:
-    """Return the section of a group of results; the FP32 reference comes first, if it is among them."""
+    """Return the section for a group of results. PyTorch in FP32 comes first, if it is among them."""
     results = sorted(results, key=lambda result: (result["backend"], result["precision"]) != ("torch", "fp32"))
     names = names_of(results)
     reasons: list[str] = []
@@ -175,7 +186,7 @@ def _section(
 
 
 def _reference(results: list[Result]) -> tuple[str, Cell] | None:
-    """Return the name and the metric of the FP32 reference, if no result of the group is that of FP32."""
+    """Return the name of the FP32 reference and the cell of its metric; None if the group has a result in FP32."""
     if any(result["precision"] == "fp32" for result in results):
         return None
     cell = reference_cell(results[0])
@@ -183,7 +194,7 @@ def _reference(results: list[Result]) -> tuple[str, Cell] | None:
 
 
 def _alike(rows: list[Row], of: Callable[[Row], T]) -> list[tuple[T, list[Row]]]:
-    """Return the different values of the rows, each with the rows that have it."""
+    """Group rows by the value that the function `of` returns for a row; return each value with its rows."""
     found: list[tuple[T, list[Row]]] = []
     for row in rows:
         its = next((same for value, same in found if value == of(row)), None)
@@ -195,13 +206,16 @@ def _alike(rows: list[Row], of: Callable[[Row], T]) -> list[tuple[T, list[Row]]]
 
 
 def _cards(results: list[Result], names: list[str]) -> list[Card]:
-    """Return the best result of each kind. A metric is called highest only if each difference from it is resolved."""
+    """Return the cards with the best figures: metric, throughput, latency and energy.
+
+    The card of the metric says "highest" only if the differences from all other results are more than chance.
+    """
     primary, every = results[0]["primary"], set(range(len(results)))
     wanted: tuple[tuple[str, str, Pattern, str, bool, set[int]], ...] = (
         (primary, f"metrics.{primary}", ".4f", "", True, every),
         ("most rows a second", "throughput_per_s", ",.0f", " rows/s", True, every),
         ("shortest median latency", "latency_ms.p50", ",.2f", " ms", False, every),
-        *((f"least energy a row{name}", ENERGY, joules, "", False, its) for name, its in _kinds(results).items()),
+        *((f"least energy per row{name}", ENERGY, joules, "", False, its) for name, its in _kinds(results).items()),
     )
     cards = []
     for label, key, pattern, unit, most, its in wanted:
@@ -221,9 +235,10 @@ def _cards(results: list[Result], names: list[str]) -> list[Card]:
 
 
 def _kinds(results: list[Result]) -> dict[str, set[int]]:
-    """Return the indices of results whose energies are comparable, by their components if there are several kinds.
+    """Return the groups of results whose energy totals are comparable: suffix of a label -> indices of results.
 
-    A result without energy is in all kinds, and changes none.
+    Totals are comparable if they include the same components; the suffix names these, and is empty if there is only
+    one group. A result without energy is in every group.
     """
     parts = [counted_in("energy", one) if joules_ends(one["energy"]) else None for one in results]
     kinds = list({str(one): one for one in parts if one is not None}.values())
@@ -233,7 +248,11 @@ def _kinds(results: list[Result]) -> dict[str, set[int]]:
 
 
 def _rank(results: list[Result], best: int) -> tuple[str, str]:
-    """Return what the best metric may be called, and a remark: with many results, one is highest by chance alone."""
+    """Return the label for the card of the best metric, and a remark to show beside it.
+
+    The label says "highest" only if the result is better than all others by more than chance, because one of many
+    results is always highest by chance alone.
+    """
     primary, others = results[best]["primary"], [one for at, one in enumerate(results) if at != best]
     if not others:
         return primary, ""
@@ -244,11 +263,14 @@ def _rank(results: list[Result], best: int) -> tuple[str, str]:
     if not tied:
         return f"highest {primary}", ""
     count = "the other" if len(others) == 1 else f"{tied} of the {len(others)} others"
-    return f"{primary}: no resolved difference", f"; the paired 95 % interval of its difference from {count} holds 0"
+    return f"{primary}: no resolved difference", f"; the paired 95 % interval of its difference from {count} includes 0"
 
 
 def _beside(shown: Number, baseline: Result, name: str) -> tuple[Number | str, ...]:
-    """Return the ratio of a number to that of the baseline, as a factor or a percentage."""
+    """Return the parts of a text such as ", 2.1 times torch fp32": the ratio of a number to the baseline's, in words.
+
+    A ratio below 1 is a percentage. The result is empty if the number is the baseline's own, or the baseline lacks it.
+    """
     base = known(baseline, shown.key)
     if not base or baseline["file"] == shown.source:
         return ()
@@ -268,11 +290,14 @@ def _plots(results: list[Result], anchor: str) -> list[Plot]:
 
 
 def _costs(results: list[Result]) -> list[tuple[Axis, str]]:
-    """Return the axes to plot the metric against; energy only if it was measured, an axis for each kind of total."""
+    """Return the axes that the metric is plotted against, each with the plot's caption.
+
+    Energy has an axis for each group of comparable totals, and none if it was not measured.
+    """
     bars = "Vertical bars: the 95 % interval."
     throughputs = tuple((result["throughput_per_s"],) * 3 for result in results)
     times = tuple((ms["p50"], ms["p50"], ms["p99"]) for ms in (result["latency_ms"] for result in results))
-    of_windows = "horizontal bars: the 95 % interval, or the range of few windows"
+    of_windows = "horizontal bars: the 95 % interval, or the range if there are only a few windows"
     found = [
         (Axis("rows/s", "throughput_per_s", throughputs, less=False), f"Quality against throughput. {bars}"),
         (
@@ -281,7 +306,7 @@ def _costs(results: list[Result]) -> list[tuple[Axis, str]]:
         ),
         *(
             (
-                Axis(f"energy a row, J{name}", ENERGY, _joules(results, its)),
+                Axis(f"energy per row, J{name}", ENERGY, _joules(results, its)),
                 f"Quality against energy{name}; {of_windows}. {bars}",
             )
             for name, its in _kinds(results).items()
@@ -291,12 +316,12 @@ def _costs(results: list[Result]) -> list[tuple[Axis, str]]:
 
 
 def _joules(results: list[Result], its: set[int]) -> tuple[Ends | None, ...]:
-    """Return joules a row with their ends, of each result whose index is in `its`."""
+    """Return the energy per row of each result in J, with both ends; None for results whose index is not in `its`."""
     return tuple(joules_ends(one["energy"]) if at in its else None for at, one in enumerate(results))
 
 
 def _power(record: PowerRecord) -> list[Number]:
-    """Return the figures of a power record that were measured."""
+    """Return the figures of a power record that were measured: energy, mean and peak power, duration."""
     patterns: dict[str, Pattern] = {
         "total_j": joules,
         "mean_power_w": ".4g",

@@ -1,4 +1,4 @@
-"""The inputs of a report: results, answers of gates, and records of `tune` and `power`."""
+"""The inputs of a report: results, outcomes of gated builds, and records of other commands such as `tune`."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -34,7 +34,7 @@ KERNELS = "kernels/*.json"
 
 @dataclass(frozen=True)
 class Sweep:
-    """A record of `sweep`, and the results of its cells by their names."""
+    """The record of a `toolchain sweep`, and the results of its finished cells by the names of the cells."""
 
     record: SavedSweepRecord
     results: dict[str, Result]
@@ -42,9 +42,11 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Material:
-    """Results of `eval`, and records of `tune`, `power` and `sweep`, each with its path in `file`; answers of gates.
+    """All that a report shows. Each record has the path of its file as `file`.
 
-    The results of a sweep's cells are among `results` too.
+    `results` are from `eval`, and include those of a sweep's cells. `tuned`, `powers`, `kernels` and `sweeps` are
+    records of `tune`, `power`, `explain --target` and `sweep`. `deployments` are outcomes of gated builds, each with
+    the path of its file.
     """
 
     results: list[Result]
@@ -56,16 +58,19 @@ class Material:
 
     @property
     def apart(self) -> list[Result]:
-        """The results that belong to no sweep."""
+        """The results that are not part of a sweep."""
         swept = {result["file"] for sweep in self.sweeps for result in sweep.results.values()}
         return [result for result in self.results if result["file"] not in swept]
 
 
 def find_material(places: Iterable[Path]) -> Material:
-    """Read results, bundles and folders of results with the record of `tune` in them, and records of `power`.
+    """Read all that a report shows from the given places.
+
+    A place is a result, a record of `power`, `tune` or `sweep`, the folder of a sweep, a bundle, or a folder of
+    results. Records of other commands in a bundle or a folder are read too.
 
     Raises:
-        InputError: a place contains none of these.
+        InputError: a place is none of these, or contains no results.
     """
     found = Material([])
     for place in places:
@@ -79,7 +84,9 @@ def find_material(places: Iterable[Path]) -> Material:
         elif record is not None and {"products", "sets"} <= record.keys():
             found.tuned.append(cast("SavedTuneRecord", record))
         elif (place / CELLS).is_dir():
-            raise InputError(f"{place}: the sweep here did not end. Call `toolchain sweep` again: it goes on.")
+            raise InputError(
+                f"{place}: the sweep in this folder is unfinished. Run `toolchain sweep` again to continue it."
+            )
         else:
             results = find_results([place])
             found.results.extend(results)
@@ -92,13 +99,13 @@ def find_material(places: Iterable[Path]) -> Material:
 
 
 def _sweep(file: Path, record: dict[str, Any]) -> Sweep:
-    """Return a sweep with the results of its cells.
+    """Return the sweep of a record, with the results of its cells read from their files.
 
     Raises:
-        InputError: the record or a result is broken.
+        InputError: the record or a result is damaged.
     """
     if fault := find_fault(record, SavedSweepRecord):
-        raise InputError(f"{file}: broken: {fault}. Run the sweep again.")
+        raise InputError(f"{file}: the record is broken: {fault}. Run the sweep again.")
     known = cast("SavedSweepRecord", record)
     return Sweep(
         known, {cell["name"]: load_result(file.parent / cell["result"]) for cell in known["cells"] if cell["result"]}
@@ -106,9 +113,9 @@ def _sweep(file: Path, record: dict[str, Any]) -> Sweep:
 
 
 def _gate(place: Path, file: Path, results: list[Result]) -> Deployment | None:
-    """Return the answer of the gate of a bundle, or of a folder of results, if the artefacts that it judged are there.
+    """Return the outcome of the gated build in a file of a bundle or of a folder of results, or None.
 
-    An answer about artefacts that have changed since is left out, with a warning.
+    The result is also None, with a warning, if a file that the build judged is missing or has changed since.
     """
     answer = cast("Deployment | None", _object(file))
     if answer is None:
@@ -119,7 +126,8 @@ def _gate(place: Path, file: Path, results: list[Result]) -> Deployment | None:
     if all("sha256" in one and known.get(one["file"]) == one["sha256"] for one in answer["candidates"]):
         return answer
     log.warning(
-        "%s: left out, because what it judged has changed. Judge again: toolchain build %s --max-drop POINTS",
+        "%s: left out, because a file that the gate judged has changed. Run the gate again: "
+        "toolchain build %s --max-drop POINTS",
         file,
         place,
     )
@@ -127,13 +135,16 @@ def _gate(place: Path, file: Path, results: list[Result]) -> Deployment | None:
 
 
 def _artefacts(place: Path) -> dict[str, str] | None:
-    """Return file -> digest of the bundle at a place, or None if there is none."""
+    """Return file name -> SHA-256 of the artefacts of the bundle at `place`, or None if `place` is not a bundle."""
     manifest = _object(place / MANIFEST)
     return None if manifest is None else manifest.get("artefacts")
 
 
 def current_kernels(folder: Path, artefacts: Mapping[str, str] | None) -> Iterator[SavedExplainedTarget]:
-    """Yield the records of kernels in a folder of results, without those of graphs that a bundle no longer has."""
+    """Yield the records of `explain --target` in a folder of results.
+
+    A record about graphs that are no longer among the bundle's `artefacts` is left out, with a warning.
+    """
     for record in (_record(file) for file in sorted(folder.glob(KERNELS))):
         if record is None or "graphs" not in record:
             continue
@@ -143,20 +154,20 @@ def current_kernels(folder: Path, artefacts: Mapping[str, str] | None) -> Iterat
             yield known
         else:
             log.warning(
-                "%s: left out, because the bundle was built again since. Make it again: toolchain explain --target %s.",
+                "%s: left out, because the bundle was built again since. Run `toolchain explain --target %s` again.",
                 known["file"],
                 known["target"],
             )
 
 
 def _record(file: Path) -> dict[str, Any] | None:  # any JSON object: its keys then show what it is
-    """Return a JSON object with its path in `file`, or None if the file is missing or is something else."""
+    """Return the JSON object in a file, with the file's path as its key `file`; None if there is no such object."""
     record = _object(file)
     return None if record is None else {**record, "file": str(file)}
 
 
 def _object(file: Path) -> dict[str, Any] | None:  # any JSON object
-    """Return a JSON object, or None if the file is missing or is something else."""
+    """Return the JSON object in a file, or None if the file is missing or does not contain a JSON object."""
     try:
         record = read_json(file, what="record", advice="Give a record of tune or power.")
     except InputError:

@@ -1,4 +1,7 @@
-"""The plot of a record of `explain --target`: the least time of the kernels by kind, FP16 and INT8 side by side."""
+"""The plot of a record of `explain --target`: a lower bound of the time of the kernels, for FP16 and INT8.
+
+The time of each precision is split by kind of kernel.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -11,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def kernels(record: SavedExplainedTarget, *, name: str) -> Plot:
-    """Plot a bar for each precision, made of the kinds of its kernels."""
+    """Return a plot with a bar for each precision, stacked from the times of its kinds of kernels in µs."""
     graphs = record["graphs"]
     kinds = list(dict.fromkeys(group["kind"] for one in graphs for group in one["groups"]))
 
@@ -23,7 +26,7 @@ def kernels(record: SavedExplainedTarget, *, name: str) -> Plot:
             axes.barh(range(len(graphs)), widths, left=left, color=SERIES[number], height=0.6, label=kind)
             left = [start + width for start, width in zip(left, widths, strict=True)]
         name_rows(axes, [one["precision"] for one in graphs])
-        axes.set_xlabel("time of a batch, at least, µs")
+        axes.set_xlabel("lower bound of the time of a batch, µs")
         figure.legend(loc="outside upper left", ncols=4, fontsize="small")
 
     description = "; ".join(
@@ -37,7 +40,7 @@ def kernels(record: SavedExplainedTarget, *, name: str) -> Plot:
         title=f"Kernels for {record['target']}",
         description=description,
     )
-    return Plot(svg, "Least time of the kernels of a batch, by kind.", ("graphs.groups.us",), (record["file"],))
+    return Plot(svg, "Lower bound of the time of a batch, by kind of kernel.", ("graphs.groups.us",), (record["file"],))
 
 
 def _us(compiled: CompiledGraph, kind: str) -> float:

@@ -1,4 +1,4 @@
-"""Results as a page of Markdown, and the report of `accept`."""
+"""Results as a page of Markdown, and the report of `toolchain accept`."""
 
 from toolchain import __version__
 from toolchain.energy.text import describe
@@ -9,7 +9,10 @@ from toolchain.report.table import groups, headings, rows, title
 
 
 def markdown(results: list[Result]) -> str:
-    """Return a Markdown page: a table for each group, energy or the reason for none, and the machine."""
+    """Return a Markdown page with a section for each group of comparable results.
+
+    A section has the table of results, their energy or why it was not measured, and the machine.
+    """
     return "\n".join(_section(group) for group in groups(results))
 
 
@@ -22,10 +25,11 @@ def _section(results: list[Result]) -> str:
         "|" + " --- |" * len(headings(results)),
         *("| " + " | ".join(row) + " |" for row in rows(results)),
         "",
-        f"`agree` is the share of rows with the same label as {first['agreement']['reference']}, `diff` the largest",
-        "difference of a logit. Latency is that of one row, text to logits; rows/s is that of the whole set, text to",
-        "logits, at the best batch; util is the share, %, of the device's GEMM throughput that the real tokens use",
-        "while the model runs; MB is the peak memory of the whole process.",
+        f"`agree` is the fraction of rows with the same label as {first['agreement']['reference']}, and `diff` the",
+        "largest difference of a logit. `p50 ms` and `p99 ms` are latencies of a single row, and `rows/s` is the",
+        "throughput of all rows with the best batch size; both are measured from text to logits. `util` is the",
+        "percentage of the device's GEMM throughput that real tokens use while the model runs. `MB` is the peak memory",
+        "of the whole process.",
         "",
         *(line for result in results for line in _named(result, describe(result["energy"]))),
         *(line for result in results for line in _scenario(result)),
@@ -53,7 +57,7 @@ def _named(result: Result, described: list[str]) -> list[str]:
 
 
 def acceptance(record: AcceptRecord) -> str:
-    """Return the record of `accept` as a Markdown page: the machine, the checks, and the results side by side."""
+    """Return the record of `toolchain accept` as a Markdown page: the machine, the checks, and a table of results."""
     facts = {"GPU": record["gpu"], "for": record["tag"], **record["environment"]}
     lines = [f"# Acceptance: {record['gpu']}, {record['created']}", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value if value is not None else '-'} |" for name, value in facts.items()]

@@ -1,10 +1,10 @@
 """Results in the format of optimum-benchmark 0.6.0, for programs that read its files.
 
-Its `benchmark.json` has `config` and `report`. For an encoder, the report's targets are `load_model`, `first_forward`
-and `forward`, each with memory in MB, latency in s, throughput in samples/s, energy in kWh a forward pass and
-efficiency in samples/kWh (its trackers/*.py). Values that this toolchain does not measure, or measures differently, are
-null. A forward pass here is a batch of one row, so that energy is that of a row; throughput is that of the best batch,
-as in a result.
+optimum-benchmark's `benchmark.json` has the keys `config` and `report`. For an encoder, `report` has `load_model`,
+`first_forward` and `forward`, each with memory in MB, latency in s, throughput in samples/s, energy in kWh per forward
+pass and efficiency in samples/kWh (see its trackers/*.py). Values that this toolchain does not measure, or measures
+differently, are null. A forward pass here is a batch of one row, so energy and latency are per row; the throughput is
+that of the best batch size, as in a result.
 """
 
 import json
@@ -28,12 +28,12 @@ Values = dict[str, Any]  # a format of another project, with values of several t
 
 
 def optimum_benchmark(results: list[Result]) -> str:
-    """Return a JSON list with one benchmark for each result."""
+    """Return a JSON list with a `benchmark.json` for each result."""
     return json.dumps([benchmark(result) for result in results], indent=2, ensure_ascii=False) + "\n"
 
 
 def benchmark(result: Result) -> Values:
-    """Return one result as a benchmark: config, and report with null for values that were not measured."""
+    """Return a result in the form of `benchmark.json`; values that were not measured are None."""
     nothing = dict.fromkeys(MEASUREMENTS)
     forward = {
         "memory": _memory(result),
@@ -89,13 +89,19 @@ def _memory(result: Result) -> Values:
 
 
 def _latency(result: Result) -> Values:
-    """Return the percentiles in seconds. A result lacks single calls, so count and deviation are null."""
+    """Return mean and percentiles of the latency in s.
+
+    A result has no times of single calls, so their count and their standard deviation are None.
+    """
     known: Values = {name: result["latency_ms"][name] / 1e3 for name in LATENCY}
     return {"unit": "s", "values": [], "count": None, "total": None, **known, "stdev": None, "stdev_": None}
 
 
 def _energy(block: EnergyBlock) -> Values | None:
-    """Return the energy of a row by part; null for a part that was not measured or that this backend does not use."""
+    """Return the energy per row in kWh for CPU, RAM and GPU, and in total; None if it was not measured.
+
+    The value of one component is None if it was not measured, or is not part of this result's total.
+    """
     if block["per_inference_j"] is None:
         return None
     names = {"cpu": PACKAGE, "ram": DRAM, "gpu": BOARD}

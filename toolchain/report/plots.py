@@ -1,4 +1,4 @@
-"""The plots of results on the HTML page: accuracy against cost, latency, padding, and lengths of rows."""
+"""The plots of results on the HTML page: metric against cost, latency percentiles, padding, and lengths of rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ PERCENTILES: tuple[Literal["p50", "p90", "p95", "p99"], ...] = ("p50", "p90", "p
 
 @dataclass(frozen=True)
 class Plot:
-    """An SVG element with its caption, and the keys and files that its numbers are from."""
+    """A plot for the HTML page: an SVG element, its caption, and the keys and files that its numbers are from."""
 
     svg: str
     caption: str
@@ -35,9 +35,9 @@ class Plot:
 
 @dataclass(frozen=True)
 class Axis:
-    """The horizontal axis of a plot: label, key, and of each result a value with its lower and upper end.
+    """The horizontal axis of a plot: its label, the key of its numbers, and a value for each result.
 
-    A value is None if it was not measured. `less` means that less is better.
+    A value has a lower and an upper end, and is None if it was not measured. `less` is True if smaller is better.
     """
 
     label: str
@@ -47,9 +47,9 @@ class Axis:
 
 
 def against(results: list[Result], cost: Axis, *, name: str, caption: str) -> Plot:
-    """Plot the metric with its interval against a cost or a throughput, with the Pareto front as a dashed line.
+    """Return a plot of the metric with its interval against a cost or a throughput; the Pareto front is a dashed line.
 
-    A result has the same colour and marker in every plot, also where other results were not measured.
+    Results without this cost are not shown. The others keep the colour and marker that they have in every plot.
     """
     primary, names = results[0]["primary"], names_of(results)
     known = [(at, *ends) for at, ends in enumerate(cost.values) if ends is not None]
@@ -76,13 +76,16 @@ def against(results: list[Result], cost: Axis, *, name: str, caption: str) -> Pl
     height = 2.9 + ROW * ((len(known) + 1) // 2)
     svg = draw(paint, name=name, size=(WIDTH, height), title=f"{primary} against {cost.label}", description=description)
     if len(front) > 1:
-        caption += " Dashed: the results that no other beats in both."
+        caption += " Dashed line: the results that no other result beats on both axes."
     keys = (f"metrics.{primary}", f"metrics_ci95.{primary}", cost.key)
     return Plot(svg, caption, keys, _files([results[at] for at, *_ in known]))
 
 
 def pareto(costs: Sequence[float], gains: Sequence[float], *, less: bool) -> list[int]:
-    """Return the indices of the points that no other beats in both, by cost; `less` means that less cost is better."""
+    """Return the indices of the Pareto front (no other point is better in both cost and gain), best cost first.
+
+    `less` says whether a smaller cost is better; a larger gain always is.
+    """
     order = sorted(range(len(costs)), key=lambda at: (costs[at] if less else -costs[at], -gains[at]))
     front: list[int] = []
     for at in order:
@@ -92,7 +95,7 @@ def pareto(costs: Sequence[float], gains: Sequence[float], *, less: bool) -> lis
 
 
 def latency(results: list[Result], *, name: str) -> Plot:
-    """Plot the percentiles of each runtime's latency."""
+    """Return a plot of the latency percentiles of each runtime for a single row."""
 
     def paint(figure: "Figure") -> None:
         axes = figure.subplots()
@@ -116,7 +119,7 @@ def latency(results: list[Result], *, name: str) -> Plot:
 
 
 def padding(results: list[Result], *, name: str) -> Plot | None:
-    """Plot real tokens and padding in the batches of each runtime; None for results that lack them."""
+    """Return a plot of real tokens and padding in the batches of each runtime; None if no result has these counts."""
     known = [result for result in results if "tokens" in result]
     if not known:
         return None
@@ -140,7 +143,10 @@ def padding(results: list[Result], *, name: str) -> Plot | None:
 
 
 def lengths(results: list[Result], *, name: str) -> Plot | None:
-    """Plot the histogram of row lengths, from the first result that has it: all share tokenizer and rows."""
+    """Return a histogram of row lengths in tokens; None if no result has them.
+
+    The first result that has them is enough, because all results have the same tokenizer and rows.
+    """
     known = next((result for result in results if result.get("tokens", {}).get("lengths")), None)
     if known is None:
         return None
@@ -152,9 +158,9 @@ def lengths(results: list[Result], *, name: str) -> Plot | None:
         step = -(-(max(tokens) - min(tokens) + 1) // BINS)
         edges = [edge - 0.5 for edge in range(min(tokens), max(tokens) + 1 + step, step)]
         axes.hist(tokens, bins=edges, weights=rows, color=SERIES[0], rwidth=0.9)
-        axes.set(xlabel="tokens a row, special ones included", ylabel="rows")
+        axes.set(xlabel="tokens per row, special tokens included", ylabel="rows")
 
-    description = f"from {pairs[0][0]} to {pairs[-1][0]} tokens a row"
+    description = f"from {pairs[0][0]} to {pairs[-1][0]} tokens per row"
     svg = draw(paint, name=name, size=(WIDTH, 2.6), title="Lengths", description=description)
     return Plot(svg, "Lengths of the rows.", ("tokens.lengths",), (known["file"],))
 
@@ -164,7 +170,7 @@ def _files(results: list[Result]) -> tuple[str, ...]:
 
 
 def name_rows(axes: "Axes", names: list[str]) -> None:
-    """Write the names of rows of bars or points, the first on top."""
+    """Label the rows of a horizontal bar or dot plot with `names`, the first one on top."""
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
@@ -172,7 +178,7 @@ def name_rows(axes: "Axes", names: list[str]) -> None:
 
 
 def spread(axes: "Axes", values: Sequence[float]) -> None:
-    """Set the horizontal scale: linear from 0, or logarithmic if the values differ by a factor of 8 or more."""
+    """Set the scale of the horizontal axis: linear from 0, or logarithmic if the values span a factor of 8 or more."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     low, high = min(values), max(values)

@@ -1,4 +1,4 @@
-"""A power record as a file: JSON of all of it, CSV of the samples, or SVG of the power over time."""
+"""A power record as a file: JSON with the whole record, CSV with the samples, or an SVG plot of power over time."""
 
 import csv
 import io
@@ -13,13 +13,13 @@ from toolchain.report.record_plots import power_file
 
 
 def writer(path: Path) -> Callable[[PowerRecord], None]:
-    """Return the function that writes a record to a path, by its suffix.
+    """Return a function that writes a power record to `path`, in the format that its suffix names.
 
-    Call it before the measurement, so that a wrong path does not lose the record.
+    Call `writer` before the measurement, so that a wrong path is found before there is a record to lose.
 
     Raises:
-        UsageError: the suffix is unknown.
-        InputError: the folder cannot be written to.
+        UsageError: the suffix is not one of FORMATS.
+        InputError: the folder is not writable.
     """
     if path.suffix not in FORMATS:
         raise UsageError(f"{path}: its suffix does not name a format. Choose {', '.join(FORMATS)}.")
@@ -30,7 +30,10 @@ def writer(path: Path) -> Callable[[PowerRecord], None]:
 
 
 def samples_csv(record: PowerRecord) -> str:
-    """Return a row for each sample: `time_s`, and watts and joules so far of every measured component."""
+    """Return the samples of a record as CSV, one row per sample.
+
+    The columns are `time_s`, and for each measured component its power in W and the energy since the start in J.
+    """
     samples = record["samples"] or {"time_s": []}
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")

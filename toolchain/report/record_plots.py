@@ -1,4 +1,4 @@
-"""The plots of records of `tune` and `power`, as elements of the HTML page and as SVG files."""
+"""Plots of the records of `toolchain tune` and `toolchain power`, as elements of the HTML page and as SVG files."""
 
 import itertools
 import shlex
@@ -23,7 +23,10 @@ TITLE = 80
 
 
 def sensitivity(record: SavedTuneRecord, *, name: str) -> Plot | None:
-    """Plot the distance of the logits from FP32 with each GEMM alone in INT8, the largest first; None without any."""
+    """Return a plot of how much the logits change when a single GEMM is in INT8, for the GEMMs with the largest change.
+
+    The result is None if no GEMM was measured alone.
+    """
     worst = _measured(record)[:MOST_GEMMS]
     if not worst:
         return None
@@ -37,16 +40,20 @@ def sensitivity(record: SavedTuneRecord, *, name: str) -> Plot | None:
         description=f"most: {most}",
     )
     caption = (
-        f"Each GEMM alone in INT8: of {len(record['products'])}, the {len(worst)} that were measured and change the "
-        f"logits most{f', below {prefix}' if prefix else ''}."
+        f"Change of the logits with a single GEMM in INT8: the {len(worst)} of {len(record['products'])} GEMMs that "
+        f"change them most, among those that were measured.{f' All names begin with {prefix}.' if prefix else ''}"
     )
     if record["keep"]:
-        caption += " The second colour: excluded from INT8."
+        caption += " Second colour: excluded from INT8."
     return Plot(svg, caption, ("products.effect",), (record["file"],))
 
 
 def tune_file(record: TuneRecord) -> str:
-    """Return an SVG file: the effect of each GEMM alone in INT8, and the expected drop of each set that was tried."""
+    """Return the text of an SVG file with two plots of a record of `tune`.
+
+    On the left is the change of the logits with each GEMM alone in INT8. On the right is the expected drop of the
+    metric for each set of excluded GEMMs that was tried.
+    """
     measured = _measured(record)
 
     def paint(figure: "Figure") -> None:
@@ -60,7 +67,7 @@ def tune_file(record: TuneRecord) -> str:
 
 
 def _measured(record: TuneRecord) -> list[tuple[str, float]]:
-    """Return the names and effects of the GEMMs whose effect was measured, the largest effect first."""
+    """Return name and effect (change of the logits) of each GEMM that was measured alone, the largest effect first."""
     found = [(one["name"], one["effect"]) for one in record["products"] if one["effect"] is not None]
     return sorted(found, key=lambda pair: -pair[1])
 
@@ -76,20 +83,20 @@ def _paint_sets(axes: "Axes", record: TuneRecord) -> None:
     sets = sorted(record["sets"], key=lambda one: one["macs"])
     axes.plot([100 * one["macs"] for one in sets], [one["expected_drop_points"] for one in sets], "o-", color=SERIES[0])
     axes.axhline(record["max_drop_points"], color=SOFT, linestyle="--", label="allowed")
-    axes.set(xlabel="share of the work excluded from INT8, %", ylabel="expected drop, points (on train rows)")
+    axes.set(xlabel="work excluded from INT8, % of MACs", ylabel="expected drop, points (on train rows)")
     axes.set_title("sets tried")
     axes.legend()
 
 
 def _shared(names: list[str]) -> str:
-    """Return the prefix that all names have before a full stop; empty for a single name."""
+    """Return the longest dotted prefix that all names share, such as `bert.layer`; empty for a single name."""
     columns = zip(*(name.split(".")[:-1] for name in names), strict=False)
     same = itertools.takewhile(lambda column: len(set(column)) == 1, columns)
     return ".".join(column[0] for column in same) if len(names) > 1 else ""
 
 
 def power(record: SavedPowerRecord, *, name: str) -> Plot | None:
-    """Plot the power of each component over time; None without samples."""
+    """Return a plot of the power of each component over time; None if the record has no samples."""
     samples = record["samples"] or {}
     parts = [key for key in samples if key.endswith("_w")]
     if not parts:
@@ -100,7 +107,7 @@ def power(record: SavedPowerRecord, *, name: str) -> Plot | None:
 
 
 def power_file(record: PowerRecord) -> str:
-    """Return an SVG file of the power of each component over time, with the components that were not measured."""
+    """Return the text of an SVG file: the power of each component over time, and which components were not measured."""
     missing = [f"{name} ({one['reason']})" for name, one in record["components"].items() if one["joules"] is None]
 
     def paint(figure: "Figure") -> None:
@@ -128,7 +135,7 @@ def _power_painter(record: PowerRecord) -> "Callable[[Figure], None]":
 
 
 def power_title(record: PowerRecord) -> str:
-    """Return the command of a record, and its figures in a second line."""
+    """Return a title of two lines: the command that was measured, then its energy, duration and power."""
     command = "this machine" if record["command"] is None else shlex.join(record["command"])
     shown = textwrap.shorten(command, TITLE, placeholder=" ...")
     if record["total_j"] is None:

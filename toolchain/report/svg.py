@@ -1,4 +1,4 @@
-"""Figures of matplotlib as SVG: an element of the HTML page, with the page's colours, or a file of its own."""
+"""Figures of matplotlib as SVG: an element of the HTML page that uses the page's colours, or a separate file."""
 
 import io
 import re
@@ -47,16 +47,16 @@ SIZE = re.compile(r"([\d.]+)px")
 def draw(
     paint: "Callable[[Figure], None]", *, name: str, size: tuple[float, float], title: str, description: str
 ) -> str:
-    """Return a figure as an SVG element of the page.
+    """Return a figure as an SVG element for the HTML page.
 
-    Inline styles become attributes, because the page's policy forbids them, and links to other places are removed.
+    Inline styles become attributes, because the page's Content-Security-Policy forbids them. Metadata are removed.
 
     Args:
-        paint: draws on the figure.
-        name: beginning of the element's ids.
+        paint: the function that draws on the figure.
+        name: prefix of all ids in the element, so that they are unique on the page.
         size: width and height in inches.
-        title: title for screen readers.
-        description: description for screen readers.
+        title: the plot's title for screen readers.
+        description: what the plot shows, for screen readers.
     """
     text = _drawn(paint, size, salt=name, transparent=True)
     svg = ElementTree.fromstring(text)  # noqa: S314  # written by matplotlib just now
@@ -89,7 +89,7 @@ def draw_file(paint: "Callable[[Figure], None]", *, size: tuple[float, float]) -
 
 
 def _drawn(paint: "Callable[[Figure], None]", size: tuple[float, float], *, salt: str, transparent: bool) -> str:
-    """Return matplotlib's SVG of a figure; the ids in it depend on `salt` only, so that it is the same each time."""
+    """Return matplotlib's SVG of a figure. Its ids depend on `salt` only, so the same figure gives the same text."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -103,7 +103,11 @@ def _drawn(paint: "Callable[[Figure], None]", size: tuple[float, float], *, salt
 
 
 def _clean(element: ElementTree.Element, name: str, wanted: set[str]) -> None:
-    """Remove namespaces, use the page's colours, and keep an id only if another element refers to it."""
+    """Change one element of an SVG in place for the page.
+
+    Namespaces are removed, inline styles become attributes, colours become those of the page, and ids get the prefix
+    `name`. An id is kept only if it is in `wanted`, because another element refers to it.
+    """
     element.tag = NAMESPACES.sub("", element.tag)
     given = {NAMESPACES.sub("", key): value for key, value in element.attrib.items()}
     for declaration in given.pop("style", "").split(";"):

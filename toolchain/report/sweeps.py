@@ -1,4 +1,7 @@
-"""The part of the HTML page for a sweep: its cells side by side, and a plot of each Pareto front."""
+"""The part of the HTML page for a sweep: its cells side by side, and a plot of each Pareto front.
+
+A cell is one combination of options that was built and evaluated.
+"""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,7 +27,7 @@ PATTERNS = {"energy": ".3g", "latency": ",.2f", "throughput": ",.0f", "size": ",
 
 @dataclass(frozen=True)
 class Line:
-    """A cell in the table: the values of its options, the task's metric, its costs, and the fronts that it is on."""
+    """A row of the table, which shows one cell: its options, metric and costs, and the Pareto fronts that it is on."""
 
     name: str
     anchor: str | None
@@ -36,7 +39,10 @@ class Line:
 
 @dataclass(frozen=True)
 class SweepSection:
-    """A sweep on the page; `others` has names and reasons of the cells that failed, are impossible, or wait."""
+    """A sweep on the page. `others` has the name, state and reason of each cell without a result.
+
+    Such a cell failed, is impossible, or has not run yet.
+    """
 
     title: str
     counts: str
@@ -48,7 +54,7 @@ class SweepSection:
 
 
 def section(sweep: Sweep, anchor: str, anchors: dict[int, str]) -> SweepSection:
-    """Return a sweep for the page; `anchors` has the anchor of each result's record by its id."""
+    """Return the section of the page for a sweep. `anchors` maps `id(result)` to the HTML id of the result's record."""
     record = sweep.record
     cells, differ = record["cells"], varying(record["cells"])
     on: dict[str, list[str]] = {}
@@ -89,7 +95,7 @@ def section(sweep: Sweep, anchor: str, anchors: dict[int, str]) -> SweepSection:
 
 
 def _cost(cost: str, cell: SweepCell, result: Result, file: str) -> Cell:
-    """Return the value of a cost: of the result, or of the run's record for the size."""
+    """Return the table cell of a cost, from the result or, for the size, from the record of the cell's run."""
     ends = _ends(cost, cell, result)
     if ends is None:
         return Cell()
@@ -103,10 +109,10 @@ def _ends(cost: str, cell: SweepCell, result: Result) -> Ends | None:
 
 
 def _plot(sweep: Sweep, front: Front, looks: dict[str, int], *, name: str) -> Plot | None:
-    """Plot the cells of a front in colours, with their names and intervals, and in grey those that are dominated.
+    """Return the plot of a Pareto front: its cells in colour with names and intervals, dominated cells in grey.
 
-    `looks` has the number of each cell's colour and marker, the same in all plots. None if the cost was measured in no
-    cell, as the size of checkpoints.
+    `looks` has a number for each cell, which selects its colour and marker in all plots. The result is None if no cell
+    has the cost; checkpoints, for example, have no size.
     """
     cost, cells = COSTS[front["cost"]], {cell["name"]: cell for cell in sweep.record["cells"]}
     points = {
@@ -152,9 +158,9 @@ def _plot(sweep: Sweep, front: Front, looks: dict[str, int], *, name: str) -> Pl
 
 
 def _caption(title: str, front: Front, members: int) -> str:
-    caption = f"{title}. In colours: the {members} cells of the Pareto front; grey: those that another dominates."
+    caption = f"{title}. In colours: the {members} cells of the Pareto front; grey: cells that another cell dominates."
     if front["unresolved"]:
-        caption += " Not resolved: another cell is better in both, by a difference that may be chance."
+        caption += " Not resolved: another cell is better on both axes, but the difference may be chance."
     if front["unmeasured"]:
         caption += f" Not measured: {len(front['unmeasured'])} cells."
     return caption

@@ -1,4 +1,4 @@
-"""Results side by side: groups that are comparable, names of results, and the table of the terminal and of Markdown."""
+"""Results side by side: their groups and names, and the text table that the terminal and Markdown show."""
 
 from pathlib import Path
 
@@ -8,12 +8,15 @@ from toolchain.report.columns import METRIC, TEXT_COLUMNS
 
 
 def title(result: Result) -> str:
-    """Return model, task, split and number of rows in one line."""
+    """Return a title such as "distilbert on sst2 validation, 872 rows"."""
     return f"{Path(result['model']).name} on {result['task']} {result['split']}, {result['n']} rows"
 
 
 def names_of(results: list[Result]) -> list[str]:
-    """Return a name for each result of a group: backend, variant, GPU, and the bundle where names would be equal."""
+    """Return a name for each result of a group: backend and variant, and the device unless it is the CPU.
+
+    If several results would have the same name, the name of their bundle is added.
+    """
     names = [_name(result) for result in results]
     folders = [Path(result.get("file", "")).parent for result in results]
     bundles = [folder.parent.name if folder.name == RESULTS else folder.name for folder in folders]
@@ -30,18 +33,18 @@ def _name(result: Result) -> str:
 
 
 def headings(results: list[Result]) -> list[str]:
-    """Return the column headings; that of the metric is its name."""
+    """Return the column headings of the text table. The heading of the metric's column is the metric's name."""
     primary = f"{results[0]['primary']} [95 % CI]"
     return [primary if heading == METRIC else heading for heading, _ in TEXT_COLUMNS]
 
 
 def rows(results: list[Result]) -> list[list[str]]:
-    """Return the cells of the table, one row a result."""
+    """Return the cells of the text table, with a row for each result."""
     return [[text(result) for _, text in TEXT_COLUMNS] for result in results]
 
 
 def groups(results: list[Result]) -> list[list[Result]]:
-    """Return groups of results that one table can compare: those of the same model, task and rows."""
+    """Return the results in groups that are comparable in one table: the same model, task and rows."""
     found: dict[tuple[str, ...], list[Result]] = {}
     for result in results:
         found.setdefault((result["model"], result["task"], result["data_sha256"]), []).append(result)

@@ -1,4 +1,7 @@
-"""`report --to`: a run of MLflow or of Weights & Biases for each result, by whose digest a later call finds it."""
+"""`report --to`: each result becomes a run in MLflow or in Weights & Biases.
+
+A run has the digest of its result, so that a later call finds it and does not write it again.
+"""
 
 import functools
 import json
@@ -36,16 +39,19 @@ ENVIRONMENT = {
 
 
 def track(results: Sequence[Result], to: str, *, tell: Callable[[str], None] = log.info) -> Tracked:
-    """Write results to where `to` says: mlflow, mlflow:http://127.0.0.1:5000 or wandb. A result is one run there.
+    """Write each result as a run to a tracking server, unless it is there already; return the runs.
+
+    `to` is `mlflow`, `mlflow:URI` such as mlflow:http://127.0.0.1:5000, or `wandb`. `tell` is called with a line of
+    progress for each run.
 
     Raises:
-        MachineError: the package is not installed, or its server cannot be used. Results that were written stay.
-        UsageError: `to` is unknown.
+        MachineError: the package is not installed, or its server cannot be used. Runs written before that remain.
+        UsageError: `to` is none of these.
     """
     kind, colon, place = to.partition(":")
     to = without_key(to)
     if kind not in ("mlflow", "wandb") or (kind == "wandb" and colon):
-        raise UsageError(f"--to {to}: unknown. Write --to mlflow, --to mlflow:URI or --to wandb.")
+        raise UsageError(f"--to {to}: unknown. Give --to mlflow, --to mlflow:URI or --to wandb.")
     write, failure = _mlflow(place or None) if kind == "mlflow" else _wandb()
     runs = []
     try:
@@ -55,13 +61,13 @@ def track(results: Sequence[Result], to: str, *, tell: Callable[[str], None] = l
     except failure as error:
         raise MachineError(
             f"--to {to}: the tracking server cannot be used ({type(error).__name__}). "
-            "Start it or correct its address, then repeat the command: nothing is written twice."
+            "Start it or correct its address, then repeat the command. Results that were written are not written again."
         ) from error
     return {"to": to, "runs": runs}
 
 
 def without_key(to: str) -> str:
-    """Return an address without the name and the password in it, as that of a database may have."""
+    """Return an address with `***` in place of the user name and password that it may contain."""
     return re.sub(r"(?<=//).*@", "***@", to)
 
 
@@ -72,7 +78,7 @@ def _mlflow(place: str | None) -> tuple[Write, Failures]:
 
 
 def _wandb() -> tuple[Write, Failures]:
-    """Return a function that writes a result to Weights & Biases, and what it raises."""
+    """Return a function that writes a result to Weights & Biases, and the exceptions that it raises on failure."""
     try:
         import wandb
         from wandb.errors import Error
@@ -107,7 +113,10 @@ def _wandb() -> tuple[Write, Failures]:
 
 
 def _open(place: str | None) -> tuple[Any, Failures]:
-    """Return a client of MLflow, and what it raises."""
+    """Return a client of the MLflow server at `place`, and the exceptions that it raises on failure.
+
+    If `place` is None, MLflow's own settings name the server.
+    """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
@@ -123,7 +132,9 @@ def _open(place: str | None) -> tuple[Any, Failures]:
         return MlflowClient(place), failure
     except failure as error:
         shown = without_key(f"mlflow:{place}")
-        raise UsageError(f"--to {shown}: MLflow knows no such place. Give a server's address.") from error
+        raise UsageError(
+            f"--to {shown}: MLflow cannot use this address. Give that of a server: --to mlflow:http://HOST:PORT."
+        ) from error
 
 
 def _experiment(client: Any) -> str:
@@ -132,7 +143,10 @@ def _experiment(client: Any) -> str:
 
 
 def _tracked(client: Any, experiment: str, result: Result) -> TrackedRun:
-    """Return the run of a result, which is written unless it is there; what a killed call left is removed."""
+    """Return the MLflow run of a result. The run is written, unless a finished one is there already.
+
+    An unfinished run of the result, which an interrupted call left, is deleted first.
+    """
     record, digest = _record(result)
     for run in client.search_runs([experiment], f"tags.`{DIGEST}` = '{digest}'"):
         if run.info.status == "FINISHED":
@@ -150,7 +164,7 @@ def _tracked(client: Any, experiment: str, result: Result) -> TrackedRun:
 
 
 def _record(result: Result) -> tuple[dict[str, object], str]:
-    """Return a result as it is in its file, and its digest."""
+    """Return a result as it is in its file, without the key `file`, and the SHA-256 of the returned record."""
     record = {key: value for key, value in result.items() if key != "file"}
     return record, sha256_json(record)
 
@@ -164,7 +178,7 @@ def _text(record: Mapping[str, object]) -> str:
 
 
 def figures(result: Result) -> Iterator[tuple[str, float]]:
-    """Yield the figures of a result by their keys, such as latency_ms.p50; what was not measured is left out."""
+    """Yield key and value of each figure that was measured. Keys are dotted, such as latency_ms.p50."""
     chosen: dict[str, object] = {key: result.get(key) for key in FIGURES}
     chosen |= {"energy": {key: result["energy"].get(key) for key in OF_ENERGY}}
     yield from _numbers(chosen, "")
