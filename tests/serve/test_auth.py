@@ -42,7 +42,7 @@ def test_the_default_host_is_loopback():
 
 def test_a_token_file_is_a_file(tmp_path):
     os.mkfifo(tmp_path / "token")
-    with pytest.raises(InputError, match="token: not a regular file"):
+    with pytest.raises(InputError, match="token: this is not a regular file"):
         read_token(tmp_path / "token")
 
 

@@ -66,13 +66,13 @@ REFUSED = {
     "floats": ((ids([[1.0]], datatype="FP32"), mask([[1]])), "data-type is 'FP32', but model"),
     "rows differ": ((ids([[1, 2, 3]]), mask([[1, 1, 1]] * 2)), "batch size does not match other inputs for"),
     "lengths differ": ((ids([[1, 2, 3]]), mask([[1, 1, 1, 1]])), "Expected [1,3], got [1,4]"),
-    "id too large": ((ids([[1, 100]]), mask([[1, 1]])), "has the value 100, out of range [0,99]"),
-    "id below zero": ((ids([[-1]]), mask([[1]])), "has the value -1, out of range"),
-    "mask of twos": ((ids([[1]]), mask([[2]])), "has the value 2, out of range [0,1]"),
-    "no token": ((ids([[1, 2]] * 2), mask([[1, 1], [0, 0]])), "not 1s and then 0s, with one 1 or more"),
-    "a hole": ((ids([[1, 2, 3]]), mask([[1, 0, 1]])), "not 1s and then 0s"),
-    "too long": ((ids([[1] * 9]), mask([[1] * 9])), "has 9 tokens a row, more than the 8 of model 'sentiment'"),
-    "no length": ((ids(np.ones((1, 0))), mask(np.ones((1, 0)))), "not 1s and then 0s"),
+    "id too large": ((ids([[1, 100]]), mask([[1, 1]])), "has the value 100, which is outside the range [0,99]"),
+    "id below zero": ((ids([[-1]]), mask([[1]])), "has the value -1, which is outside the range"),
+    "mask of twos": ((ids([[1]]), mask([[2]])), "has the value 2, which is outside the range [0,1]"),
+    "no token": ((ids([[1, 2]] * 2), mask([[1, 1], [0, 0]])), "one or more 1s followed only by 0s"),
+    "a hole": ((ids([[1, 2, 3]]), mask([[1, 0, 1]])), "one or more 1s followed only by 0s"),
+    "too long": ((ids([[1] * 9]), mask([[1] * 9])), "has 9 tokens per row, and model 'sentiment' takes up to 8"),
+    "no length": ((ids(np.ones((1, 0))), mask(np.ones((1, 0)))), "one or more 1s followed only by 0s"),
 }
 
 

@@ -92,7 +92,9 @@ def test_numbers_of_protobuf_are_those_of_python(datatype, field, numbers, beyon
     assert found.dtype == NUMPY[datatype]
     np.testing.assert_array_equal(found, read(numbers))
     for values in ([beyond], contents([beyond])) if beyond else ():
-        with pytest.raises(RefusedError, match=f"a number beyond {datatype} for input 'x' for model 'demo'"):
+        with pytest.raises(
+            RefusedError, match=f"a number outside the range of {datatype} for input 'x' for model 'demo'"
+        ):
             read(values)
 
 

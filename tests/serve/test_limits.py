@@ -9,7 +9,7 @@ from toolchain.serve.limits import Limits
 @pytest.mark.parametrize("name", vars(Limits()))
 def test_a_limit_of_zero_is_refused(name):
     option = {"max_body_bytes": "--max-body", "timeout_s": "--timeout"}.get(name, f"--{name.replace('_', '-')}")
-    with pytest.raises(UsageError, match=f"{option} 0: not above zero"):
+    with pytest.raises(UsageError, match=f"{option} 0: the value is not above zero"):
         Limits(**{name: 0})
 
 

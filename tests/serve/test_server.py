@@ -203,7 +203,7 @@ def test_a_second_signal_ends_it_at_once(serve):
     process = serve("--json", "--drain", "600")
     process.stdout.readline()
     process.send_signal(signal.SIGHUP)
-    assert any("a second signal ends it at once" in line for line in iter(process.stderr.readline, ""))
+    assert any("a second signal stops the service at once" in line for line in iter(process.stderr.readline, ""))
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
     assert "Traceback" not in process.communicate()[1]

@@ -261,8 +261,8 @@ def test_a_long_text_is_truncated(demo_bundle):
     ("choices", "error", "words"),
     [
         ({"instances": 0}, UsageError, "--instances 0"),
-        ({"name": "../x"}, UsageError, "--name ../x: not a name for a model"),
-        ({"backend": "torch"}, UsageError, "--backend torch: cannot be served"),
+        ({"name": "../x"}, UsageError, "--name ../x: a model cannot have this name"),
+        ({"backend": "torch"}, UsageError, "--backend torch: the service cannot run this backend"),
         ({"file": "model.int8.onnx"}, InputError, "has no model.int8.onnx"),
         ({"trust": "0" * 64}, InputError, "is not the trusted"),
     ],

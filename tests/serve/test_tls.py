@@ -41,13 +41,13 @@ def test_a_certificate_and_its_key_are_accepted(folder, cert, key):
 @pytest.mark.parametrize(
     ("cert", "key", "message"),
     [
-        ("cert", "locked", "locked: the key needs a password. Give one without: openssl pkey"),
-        ("cert", "locked-of-old", "locked-of-old: the key needs a password. Give one without: openssl pkey"),
+        ("cert", "locked", "locked: the key needs a password. Remove the password: openssl pkey"),
+        ("cert", "locked-of-old", "locked-of-old: the key needs a password. Remove the password: openssl pkey"),
         ("cert", "absent", "absent: No such file or directory. Give PEM files with --tls-cert and --tls-key."),
         ("absent", "key", "absent: No such file or directory. Give PEM"),
-        ("cert", ".", "not a regular file. Put a file there."),
-        ("fifo", "key", "fifo: not a regular file. Put a file there."),
-        ("cert", "fifo", "fifo: not a regular file. Put a file there."),
+        ("cert", ".", "not a regular file. Replace it with a file"),
+        ("fifo", "key", "fifo: this is not a regular file. Replace it with a file"),
+        ("cert", "fifo", "fifo: this is not a regular file. Replace it with a file"),
         ("key", "cert", "key: the file contains no certificate, but a key. Give PEM"),
         ("cert", "cert", "cert: the file contains no key, but a certificate. Give PEM"),
         ("binary", "key", "binary: the file contains no certificate. Give PEM"),

@@ -338,19 +338,21 @@ HTTP_DIFFERS = {
     "huge dim": Differs(400, COUNTED, f"expected {2**80} string elements for inference input 'TEXT'"),
     "bin size < blob": Differs(400, COUNTED, "incomplete string length indicator for inference input 'TEXT'"),
     "mismatched seq (backend error)": Differs(400, CHECKED, "unexpected shape for input 'attention_mask'"),
-    "id out of vocab (backend error)": Differs(400, CHECKED, "input 'input_ids' has the value 99999999, out of range"),
+    "id out of vocab (backend error)": Differs(
+        400, CHECKED, "input 'input_ids' has the value 99999999, which is outside the range"
+    ),
     "root": Differs(200, "the page to try the model", "<!doctype html>"),
     "unknown model ready": Differs(404, NOT_FOUND, NO_SUCH),
     "unknown version ready": Differs(404, NOT_FOUND, NO_NINE),
     "empty body": Differs(400, STRICT, "failed to parse the request JSON buffer"),
     "bin hdr not int": Differs(400, STRICT, "inference header size should be in range (0, "),
-    "gzip header on plain": Differs(400, STRICT, "not compressed as its Content-Encoding says"),
+    "gzip header on plain": Differs(400, STRICT, "does not match its Content-Encoding"),
 }
 
 # Case -> the difference.
 GRPC_DIFFERS = {
     "neg dim": Differs(WRONG, "Triton's number is an overflow", "Expected dimensions of at least 1, got [-1,1]"),
-    "backend error": Differs(WRONG, CHECKED, "input 'input_ids' has the value 99999999, out of range"),
+    "backend error": Differs(WRONG, CHECKED, "input 'input_ids' has the value 99999999, which is outside the range"),
 }
 
 # Recorded cases that are tested elsewhere or do not apply.

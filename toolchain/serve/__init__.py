@@ -1,6 +1,8 @@
-"""The standalone service: one bundle behind HTTP and gRPC, in the Open Inference Protocol with Triton's extensions.
+"""The standalone service: it serves one bundle over HTTP and gRPC.
 
-`http/` and `grpc/` turn messages into an InferRequest (protocol.py), call the one Service (service.py), and turn its
-response or its refusal into a message. The service checks the request (checks.py), tokenises its texts, and
-gives the rows to the batcher. In `batching/`, worker threads own the engines. server.py is the process around this.
+The protocol is the Open Inference Protocol with Triton's extensions.
+
+`http/` and `grpc/` parse each message into an InferRequest (protocol.py), pass it to the one Service (service.py), and
+write its response or its refusal as a message. The Service checks the request (checks.py), tokenises its texts, and
+gives the rows to the batcher. In `batching/`, worker threads own the engines. server.py starts and stops all of this.
 """

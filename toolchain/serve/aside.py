@@ -1,4 +1,4 @@
-"""Work on large data beside the event loop, so that other requests go on."""
+"""Runs work on large data in a thread, so that the event loop can serve other requests meanwhile."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,5 +15,8 @@ _THREAD = ThreadPoolExecutor(1, "aside")
 
 
 async def aside(size: int, work: Callable[[], T]) -> T:
-    """Return what `work` on data of `size` bytes returns. It runs in a thread if they are many."""
+    """Return the result of `work`, which processes `size` bytes.
+
+    `work` runs in a thread if `size` exceeds LARGE_BODY_BYTES, else directly on the event loop.
+    """
     return await asyncio.get_running_loop().run_in_executor(_THREAD, work) if size > LARGE_BODY_BYTES else work()

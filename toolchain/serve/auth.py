@@ -1,4 +1,7 @@
-"""The token that clients show, for HTTP and gRPC alike, and what protects a service without one from web pages."""
+"""Access control for HTTP and gRPC: the token of the service, and the origin of a request.
+
+A service without a token refuses requests that a web page of another site sends from a browser on this machine.
+"""
 
 import hmac
 import ipaddress
@@ -22,7 +25,7 @@ def read_token(path: Path) -> str:
     """Return the token in a file.
 
     Raises:
-        InputError: the file cannot be read, or its content is not a token.
+        InputError: the file cannot be read, or its content is not a valid token.
     """
     try:
         with open_file(path) as file:
@@ -43,7 +46,10 @@ def read_token(path: Path) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach `host`. A name other than localhost counts as reachable by others."""
+    """Return whether only this machine can reach `host`.
+
+    Among names, this holds for localhost only: any other name may lead to an address that other machines can reach.
+    """
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -51,7 +57,10 @@ def is_loopback(host: str) -> bool:
 
 
 def is_authorized(headers: Mapping[bytes, bytes], token: str) -> bool:
-    """Return whether a request's headers contain the token. The time it takes reveals nothing about the token."""
+    """Return whether a request's headers contain the token.
+
+    Tokens are compared in constant time, so the duration reveals nothing about the token.
+    """
     scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
     return hmac.compare_digest(given.strip(), token.encode()) and scheme.lower() == b"bearer"
 
@@ -59,38 +68,49 @@ def is_authorized(headers: Mapping[bytes, bytes], token: str) -> bool:
 def check_origin(headers: Mapping[bytes, bytes], *, changes: bool, public: bool) -> None:
     """Refuse a request that a page of another web site sent from a browser on this machine.
 
-    A page can send requests to 127.0.0.1, and it can read the responses if its own name leads there (DNS rebinding).
-    Such a name is one of the public DNS, which has a dot. A service that is `public` may have such a name of its own.
-    A request that `changes` nothing is harmless if its response cannot be read.
+    Such a page can send requests to 127.0.0.1. It can also read the responses if the domain name of its site resolves
+    to 127.0.0.1 (DNS rebinding). A service that only this machine can reach therefore refuses every Host that may be a
+    name in the public DNS. A `public` service may have such a name itself.
 
-    A browser that does not say whether the site is another one (Sec-Fetch-Site) still names the site in Origin. A
-    service that is `public` does not compare that with Host, which a proxy in front may have replaced.
+    A browser that sends no Sec-Fetch-Site header still sends the page's site in Origin, which is compared with Host. A
+    `public` service skips this comparison, because a proxy in front of it may have replaced Host.
+
+    Args:
+        headers: the request's headers, with names in lower case.
+        changes: whether the request may change something, because its method is not GET. A GET request is harmless as
+            long as the page cannot read the response.
+        public: whether other machines can reach the service.
 
     Raises:
-        RefusedError: the browser says that another site sent the request, or Host is a name of the public DNS.
+        RefusedError: the request comes from a page of another site, or Host may be a name in the public DNS.
     """
     host, origin = _name(headers.get(b"host", b"")), headers.get(b"origin", b"")
     is_other = origin != b"" and _name(origin) != host  # file://, which has no name, is another site too
     site = headers.get(b"sec-fetch-site", b"cross-site" if is_other and not public else b"")
     if changes and site == b"cross-site":
-        raise RefusedError(Reason.FORBIDDEN, "a page of another web site sent this request")
+        raise RefusedError(
+            Reason.FORBIDDEN, "a page of another web site sent this request, and this service has no token"
+        )
     if not public and _is_public(host):
         raise RefusedError(
             Reason.FORBIDDEN,
-            "this service has no token and answers only under a name of this machine, such as localhost. "
+            "this service has no token, so it accepts only requests to a local name, such as localhost. "
             "Start it with --token-file to use another name.",
         )
 
 
 def _name(header: bytes) -> str:
-    """Return the name or the address in a header Host or Origin, without a scheme and a port."""
+    """Return the host name or IP address in a Host or Origin header, in lower case, without scheme and port."""
     host = header.decode("ascii", "replace").rpartition("://")[2]
     name = host if host.endswith("]") else host.rpartition(":")[0] or host
     return name.strip("[]").rstrip(".").lower()
 
 
 def _is_public(name: str) -> bool:
-    """Return whether a name has a dot, is not an address, and is not below localhost."""
+    """Return whether a name may be in the public DNS.
+
+    Such a name has a dot, is not an IP address, and does not end with .localhost.
+    """
     try:
         ipaddress.ip_address(name)
     except ValueError:

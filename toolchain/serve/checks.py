@@ -1,6 +1,6 @@
 """Checks of a request against the inputs, outputs and limits of the model.
 
-A refusal has the same text as Triton's where Triton refuses the same request.
+Where Triton refuses the same request, the message is the same as Triton's.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -33,7 +33,9 @@ BATCH_NOTE = (
 
 
 def check_model(name: str, model: str, version: str = "") -> None:
-    """Refuse a request for another model than `name`, or for another version than its only one.
+    """Refuse a request unless it asks for the served model, `name`, in its only version.
+
+    An empty version is allowed.
 
     Raises:
         RefusedError: unknown name or version (NOT_FOUND), or a version that is not a number (INVALID).
@@ -51,7 +53,9 @@ def check_model(name: str, model: str, version: str = "") -> None:
 
 
 def check_statistics(name: str, model: str, version: str) -> None:
-    """Refuse as `check_model`, but with the reason and the text of Triton's statistics request.
+    """Refuse a request for statistics unless it asks for the served model, as `check_model` does.
+
+    The status and the message are those of Triton's statistics request.
 
     Raises:
         RefusedError: unknown name or version (INVALID).
@@ -66,13 +70,13 @@ def check_statistics(name: str, model: str, version: str) -> None:
 
 
 def shown(name: str) -> str:
-    """Return a client's name, shortened for a message."""
+    """Return a name that a client sent, cut to SHOWN_CHARACTERS for a message."""
     return name if len(name) <= SHOWN_CHARACTERS else f"{name[:SHOWN_CHARACTERS]}..."
 
 
 @dataclass(frozen=True)
 class Checks:
-    """The checks of one model."""
+    """The checks of requests for one model."""
 
     name: str
     texts_per_row: int
@@ -86,10 +90,11 @@ class Checks:
     gives: Mapping[str, int | None]
 
     def outputs(self, request: InferRequest) -> tuple[str, ...]:
-        """Return the requested outputs, each once.
+        """Return the names of the requested outputs without repetitions, or of all outputs if none is requested.
 
         Raises:
-            RefusedError: an output that the model lacks, or the best classes of a text.
+            RefusedError: the model lacks a requested output, or the request asks for the best classes of an output
+                that consists of texts.
         """
         for name in request.outputs:
             if name not in self.gives:
@@ -134,7 +139,10 @@ class Checks:
                 )
 
     def _required(self, given: Iterable[str]) -> tuple[str, ...]:
-        """Return the names of the token inputs if the request has one of them and no text, else of the text inputs."""
+        """Return the names of the inputs that a request must have, if it has the inputs in `given`.
+
+        They are the token inputs if it has at least one of these and no text input, else the text inputs.
+        """
         names = set(given)
         has_tokens = names & set(self.value_counts) and not names & set(TEXT_INPUTS)
         return tuple(self.value_counts) if has_tokens else TEXT_INPUTS[: self.texts_per_row]
@@ -197,8 +205,8 @@ class Checks:
         length = tensors[0].array.shape[1]
         if length > self.max_length:
             raise refuse(
-                f"input '{tensors[0].name}' has {length} tokens a row, more than the {self.max_length} of model "
-                f"'{self.name}'"
+                f"input '{tensors[0].name}' has {length} tokens per row, and model '{self.name}' takes up to "
+                f"{self.max_length}"
             )
         for tensor in tensors:
             self._check_range(tensor, refuse)
@@ -208,8 +216,7 @@ class Checks:
         # Other masks mean different things to different engines, and a row without a token has no right result.
         if not lengths.all() or (mask != real).any():
             raise refuse(
-                f"input 'attention_mask' has a row that is not 1s and then 0s, with one 1 or more, for model "
-                f"'{self.name}'"
+                f"each row of input 'attention_mask' must be one or more 1s followed only by 0s for model '{self.name}'"
             )
         starts = np.concatenate([[0], lengths.cumsum()])
         columns = {tensor.name: Ragged(tensor.array[real].astype(np.int32), starts) for tensor in tensors}
@@ -220,8 +227,8 @@ class Checks:
         wrong = (values < 0) | (values >= count)
         if wrong.any():
             raise refuse(
-                f"input '{tensor.name}' has the value {int(values[wrong][0])}, out of range [0,{count - 1}] of model "
-                f"'{self.name}'"
+                f"input '{tensor.name}' has the value {int(values[wrong][0])}, which is outside the range "
+                f"[0,{count - 1}] of model '{self.name}'"
             )
 
 

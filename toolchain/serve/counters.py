@@ -5,8 +5,9 @@ time that a request experienced. Failures have sums of their own. Their reasons 
 an engine (full queue, timeout); CANCELED, the client cancelled it; BACKEND, the engine failed; OTHER, a bug of the
 service.
 
-An invalid request (bad JSON, unsuitable tensors, unknown model) is not counted anywhere. A real Triton 2.51 behaves the
-same. REJECTED is counted as Triton's documentation says, although a Triton with a full queue left it at 0.
+An invalid request (bad JSON, unsuitable tensors, unknown model) is not counted anywhere; a real Triton 2.51 does not
+count it either. REJECTED is counted as Triton's documentation says, although a real Triton with a full queue left that
+counter at 0.
 """
 
 import time
@@ -20,7 +21,11 @@ FAILURE_REASONS = ("OTHER", "REJECTED", "CANCELED", "BACKEND")
 
 @dataclass
 class Times:
-    """Where the time of a request went, in nanoseconds: queue, tokenizer and padding, engine, labels and scores."""
+    """How long each phase of a request took, in nanoseconds.
+
+    `queue_ns` is the wait in the queue, `input_ns` tokenising and padding, `infer_ns` the run of the engine, and
+    `output_ns` the computation of labels and scores.
+    """
 
     queue_ns: int = 0
     input_ns: int = 0
@@ -30,7 +35,7 @@ class Times:
     stages: list[str] | None = None
 
     def add(self, other: "Times") -> None:
-        """Add the durations of another request, or of another part of this one."""
+        """Add the durations of another request, or of another part of the same request."""
         self.queue_ns += other.queue_ns
         self.input_ns += other.input_ns
         self.infer_ns += other.infer_ns
@@ -39,7 +44,10 @@ class Times:
 
 @dataclass
 class Counters:
-    """Sums since the start. Durations are sums over successful requests, but for `failed_ns`."""
+    """Counts, and summed durations in nanoseconds, since the service started.
+
+    `request_ns` and `times` are sums over successful requests, `failed_ns` over failed ones.
+    """
 
     clock: Callable[[], int] = time.monotonic_ns
     success: int = 0
@@ -64,7 +72,7 @@ class Counters:
     last_ms: int = 0
 
     def count_success(self, rows: int, total_ns: int, spent: Times) -> None:
-        """Count a successful request of `rows` rows."""
+        """Count a successful request of `rows` rows, which took `total_ns` in all; `spent` has its phases."""
         self.success += 1
         self.rows += rows
         self.request_ns += total_ns
@@ -72,18 +80,18 @@ class Counters:
         self.last_ms = time.time_ns() // 1_000_000
 
     def count_failure(self, reason: str, total_ns: int) -> None:
-        """Count a failed request; `reason` is one of FAILURE_REASONS."""
+        """Count a failed request, which took `total_ns`; `reason` is one of FAILURE_REASONS."""
         self.failures[reason] += 1
         self.failed_ns += total_ns
 
     def count_lookups(self, hits: int, misses: int, ns: int) -> None:
-        """Count the rows of a request that were looked up in the cache in `ns` nanoseconds."""
+        """Count the cache hits and misses among the rows of a request. All lookups together took `ns` nanoseconds."""
         self.cache_hits, self.cache_misses = (self.cache_hits or 0) + hits, (self.cache_misses or 0) + misses
         self.hit_ns += ns * hits // (hits + misses)
         self.miss_ns += ns * misses // (hits + misses)
 
     def statistics(self, name: str, version: str) -> ModelStatistics:
-        """Return the counters as Triton's statistics of the model."""
+        """Return the counters in the form of Triton's model statistics."""
 
         def summed(ns: int) -> Duration:
             return {"count": self.success, "ns": ns}

@@ -43,7 +43,10 @@ _LENGTH = struct.Struct("<I")
 
 @dataclass(frozen=True)
 class Declared:
-    """An input as its request declares it, and the model that refusals name. Its methods make the tensor."""
+    """An input tensor as a request declares it: its name, datatype and shape.
+
+    The methods add the elements and return the Tensor. `model` is the name of the model for error messages.
+    """
 
     name: str
     datatype: str
@@ -51,7 +54,9 @@ class Declared:
     model: str
 
     def from_bytes(self, blob: bytes | memoryview) -> Tensor:
-        """Return the tensor from its binary form: its array is a view of it, or has copies of the strings.
+        """Return the tensor whose binary form is `blob`.
+
+        The array of numbers is a view of `blob`; strings are copied.
 
         Raises:
             RefusedError: unknown datatype, or the number of bytes does not match the shape.
@@ -64,11 +69,11 @@ class Declared:
         return self._tensor(np.frombuffer(blob, dtype))
 
     def from_numbers(self, numbers: Sequence[Any]) -> Tensor:
-        """Return the tensor from its elements, which Python or protobuf has as numbers.
+        """Return the tensor with these elements, which come from JSON or from a protobuf field.
 
         Raises:
-            RefusedError: unknown datatype, the number of elements does not match the shape, or one is beyond the
-                datatype.
+            RefusedError: unknown datatype, the number of elements does not match the shape, or an element is outside
+                the range of the datatype.
         """
         self.check_size(len(numbers))
         count = self._count_elements()
@@ -82,11 +87,11 @@ class Declared:
         except OverflowError:
             is_beyond = True
         if is_beyond:
-            raise self._refused(f"a number beyond {self.datatype}")
+            raise self._refused(f"a number outside the range of {self.datatype}")
         return self._tensor(array)
 
     def from_strings(self, strings: Sequence[bytes]) -> Tensor:
-        """Return the tensor of strings, whose array has the dtype object.
+        """Return the tensor with these strings, in an array of the dtype object.
 
         Raises:
             RefusedError: the number of strings does not match the shape.
@@ -102,7 +107,7 @@ class Declared:
         return self._tensor(array)
 
     def check_size(self, elements: int) -> None:
-        """Refuse an input whose elements are too many to look at each.
+        """Refuse an input that has too many elements to be checked one by one.
 
         Raises:
             RefusedError: there are more than MAX_ELEMENTS.
@@ -124,7 +129,10 @@ class Declared:
         return Tensor(self.name, self.datatype, array.reshape(tuple(self.shape)))
 
     def _split(self, count: int, blob: bytes | memoryview) -> list[bytes]:
-        """Return the strings of the binary form; if there are more than `count`, stop after one more."""
+        """Return the strings in `blob`, which has the binary form of a BYTES tensor.
+
+        Stop after `count` + 1 strings: one too many is enough for the caller to refuse the input.
+        """
         self.check_size(min(count, len(blob) // _LENGTH.size))
         strings: list[bytes] = []
         at, end = 0, len(blob)
@@ -153,7 +161,7 @@ class Declared:
 
 
 def to_bytes(array: Array, datatype: str) -> bytes:
-    """Return the binary form of an output."""
+    """Return the binary form of an output, whose elements have the type `datatype`."""
     if datatype != BYTES:
         return np.asarray(array, NUMPY[datatype]).tobytes()
     return b"".join(_LENGTH.pack(len(text)) + text for text in array.reshape(-1).tolist())

@@ -1,4 +1,7 @@
-"""The GPUs of the service: what they use now, and their energy since the service started."""
+"""Readings of the GPUs for the page /metrics.
+
+They are utilisation, memory and power at the moment, and the energy since the service started.
+"""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -17,7 +20,7 @@ NO_USAGE = Usage(None, None, None, None)
 
 @dataclass(frozen=True)
 class GpuReading:
-    """One GPU at one moment; a value that cannot be read is None."""
+    """The readings of one GPU at one moment; a value that cannot be read is None."""
 
     uuid: str
     usage: Usage
@@ -30,7 +33,7 @@ class Gpus:
     """GPUs in an open NVML session. `read` may be called from any thread."""
 
     def __init__(self, inventory: Inventory) -> None:
-        """Start to count energy now."""
+        """Take the GPUs of an open NVML session, and start to count their energy now."""
         self._lock = threading.Lock()
         self._devices = inventory.gpus
         boards = [source for source in inventory.sources if source.component == BOARD]
@@ -58,7 +61,10 @@ class _EnergyCounter:
         self._start_j = self._last_j = _unless_unavailable(source.read)
 
     def used_j(self) -> float | None:
-        """Return joules since the start; None until the counter has moved, and always None after it was reset."""
+        """Return the energy since the start, in joules.
+
+        Return None until the counter has advanced, if it cannot be read, and always after it was reset.
+        """
         now_j = _unless_unavailable(self._source.read)
         if now_j is None or self._last_j is None or self._start_j is None:
             return None
@@ -80,8 +86,8 @@ def _unless_unavailable(read: Callable[[], T]) -> T | None:
 def open_gpus(device: str) -> Iterator[Gpus]:
     """Open NVML and yield the GPU `device`, such as cuda:1, or all visible GPUs if the device is the CPU.
 
-    Without NVML there are no GPUs. A GPU that is divided by MIG reports neither power nor energy, because both would
-    include those of other users' slices.
+    Without NVML, the yielded object has no GPUs. For a GPU that is divided by MIG, power and energy are None, because
+    the values of the board would include the slices of other users.
     """
     with open_sources(device) as inventory:
         yield Gpus(inventory)

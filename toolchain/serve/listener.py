@@ -1,8 +1,8 @@
-"""The listening socket of the HTTP server: it takes its port at once, and closes without resetting a client.
+"""The listening socket of the HTTP server. It binds its port at once, and closes without resetting a client.
 
-While the model loads, and again at shutdown, the kernel drops the packets that ask for a connection (SYN). A client
-whose SYN is dropped sends it again after one second, then after two more (RFC 6298). By then the service is ready, or
-the port is closed and the client is refused.
+While the model loads, and again at shutdown, the kernel drops new connection requests (SYN packets). A client whose SYN
+is dropped sends it again after one second, then after two more (RFC 6298). By then the service is ready, or the port is
+closed and the client is refused.
 """
 
 import contextlib
@@ -23,8 +23,8 @@ _DROP_SYN = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0,
 def bind(host: str, port: int) -> socket.socket:
     """Return a socket that listens on a port but ignores clients until `let_clients_connect`.
 
-    The socket listens already, because two sockets that do not listen may bind the same port. Without BPF filters in
-    the kernel, clients connect at once and wait until the model is loaded.
+    The socket listens at once, because otherwise another process could bind the same port. If the kernel has no BPF
+    filters, clients connect at once and wait until the model is loaded.
 
     Raises:
         InputError: the port is not available.
@@ -48,10 +48,10 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def drop_new_clients(listener: socket.socket) -> None:
-    """Drop packets that ask for a connection. Connections that are established can still be accepted.
+    """Make the kernel drop new connection requests (SYN packets).
 
-    At shutdown this comes before the close. Otherwise the close would reset the connections that are established
-    between the last accept and the close.
+    Connections that are already established can still be accepted. At shutdown, this comes before the socket is closed;
+    otherwise the close would reset connections that were established after the last accept.
     """
     instructions = b"".join(struct.pack("HBBI", *instruction) for instruction in _DROP_SYN)
     buffer = ctypes.create_string_buffer(instructions)
@@ -61,13 +61,13 @@ def drop_new_clients(listener: socket.socket) -> None:
 
 
 def let_clients_connect(listener: socket.socket) -> None:
-    """Undo `drop_new_clients`."""
+    """Let clients connect again: undo `drop_new_clients`."""
     with contextlib.suppress(OSError):  # no filter is attached
         listener.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
 
 
 def accept_pending(listener: socket.socket) -> list[socket.socket]:
-    """Return the connections that the kernel has established and nobody has accepted yet."""
+    """Accept and return the connections that the kernel has established and the server has not accepted yet."""
     accepted = []
     listener.setblocking(False)
     with contextlib.suppress(BlockingIOError):
@@ -79,5 +79,5 @@ def accept_pending(listener: socket.socket) -> list[socket.socket]:
 
 
 def host_in_url(host: str) -> str:
-    """Return a host in the form that a port can follow: an IPv6 address in brackets."""
+    """Return a host as it is written in a URL: an IPv6 address is put in brackets."""
     return f"[{host}]" if ":" in host else host

@@ -36,9 +36,10 @@ class Description:
 
 
 def describe(name: str, target: Target, limits: Limits) -> Description:
-    """Return the description of a model; a size of -1 is chosen by the client.
+    """Return the description of a model. A dimension of -1 may have any size.
 
-    The parameter of its configuration is the digest of the bundle, by which a client can tell which bundle is served.
+    The configuration has the parameter `bundle_sha256`, the digest of the bundle. It tells clients which bundle is
+    served.
     """
     head, platform = target.resolved.head, f"toolchain_{target.backend}"
     texts = [_tensor(text, "BYTES", 1) for text in TEXT_INPUTS[: head.texts_per_row]]
@@ -75,5 +76,5 @@ def _tensor(name: str, datatype: str, size: int) -> TensorMetadata:
 
 
 def _configured(tensor: TensorMetadata) -> ConfigTensor:
-    """Return a tensor in the form of the configuration, whose dims are without the batch."""
+    """Return a tensor's entry in Triton's model configuration, in which `dims` lacks the batch dimension."""
     return {"name": tensor["name"], "data_type": CONFIG_TYPES[tensor["datatype"]], "dims": tensor["shape"][1:]}

@@ -29,7 +29,10 @@ class Metric:
     attribute: str = ""
 
     def read(self, record: Any) -> float | None:
-        """Return the metric's value in a record, None if it is unknown. Nanoseconds are given as microseconds."""
+        """Return the value of the metric's attribute in `record`, or None if it is unknown.
+
+        Nanoseconds are converted to microseconds.
+        """
         value: float | None = attrgetter(self.attribute)(record)
         return value // 1000 if value is not None and self.attribute.endswith("_ns") else value
 
@@ -39,11 +42,31 @@ OF_MODEL = (
     Metric("nv_inference_request_success", "counter", "Successful requests", "success"),
     Metric("nv_inference_count", "counter", "Rows of successful requests", "rows"),
     Metric("nv_inference_exec_count", "counter", "Batches that engines ran", "executions"),
-    Metric("nv_inference_request_duration_us", "counter", "Time from request to response, summed", "request_ns"),
+    Metric(
+        "nv_inference_request_duration_us",
+        "counter",
+        "Time from request to response, summed over requests",
+        "request_ns",
+    ),
     Metric("nv_inference_queue_duration_us", "counter", "Time in the queue, summed over requests", "times.queue_ns"),
-    Metric("nv_inference_compute_input_duration_us", "counter", "Tokenising and building batches", "times.input_ns"),
-    Metric("nv_inference_compute_infer_duration_us", "counter", "Time in the engine", "times.infer_ns"),
-    Metric("nv_inference_compute_output_duration_us", "counter", "Computing labels and scores", "times.output_ns"),
+    Metric(
+        "nv_inference_compute_input_duration_us",
+        "counter",
+        "Time to tokenise and build batches, summed over requests",
+        "times.input_ns",
+    ),
+    Metric(
+        "nv_inference_compute_infer_duration_us",
+        "counter",
+        "Time in the engine, summed over requests",
+        "times.infer_ns",
+    ),
+    Metric(
+        "nv_inference_compute_output_duration_us",
+        "counter",
+        "Time to compute labels and scores, summed over requests",
+        "times.output_ns",
+    ),
     Metric("nv_inference_pending_request_count", "gauge", "Requests that wait for an engine", "pending"),
     Metric("nv_cache_num_hits_per_model", "counter", "Rows that were found in the cache", "cache_hits"),
     Metric("nv_cache_num_misses_per_model", "counter", "Rows that were not found in the cache", "cache_misses"),
@@ -56,10 +79,10 @@ FAILURES = Metric("nv_inference_request_failure", "counter", "Failed requests, b
 
 # Attributes of GpuReading.
 OF_GPU = (
-    Metric("nv_gpu_utilization", "gauge", "Share of time, 0 to 1, in which a kernel ran", "usage.utilisation"),
+    Metric("nv_gpu_utilization", "gauge", "Fraction of time, 0 to 1, in which a kernel ran", "usage.utilisation"),
     Metric("nv_gpu_power_usage", "gauge", "Power of the board, in watts", "power_w"),
     Metric("nv_gpu_power_limit", "gauge", "Power limit of the board, in watts", "usage.power_limit_w"),
-    Metric("nv_gpu_memory_used_bytes", "gauge", "Memory that all processes use", "usage.memory_used_bytes"),
+    Metric("nv_gpu_memory_used_bytes", "gauge", "GPU memory in use by all processes", "usage.memory_used_bytes"),
     Metric("nv_gpu_memory_total_bytes", "gauge", "Memory of the GPU", "usage.memory_total_bytes"),
     Metric("nv_energy_consumption", "counter", "Energy of the board since the service started, in joules", "energy_j"),
 )
@@ -67,7 +90,7 @@ OF_GPU = (
 PER_REQUEST = Metric(
     "toolchain_energy_joules_per_request",
     "gauge",
-    "Energy of the board since the service started, idle time included, for each successful request",
+    "Energy of the boards since the service started, idle time included, in joules for each successful request",
 )
 
 
@@ -90,7 +113,10 @@ def _lines(service: "Service", gpus: Sequence[GpuReading]) -> Iterator[str]:
 
 
 def _joules_per_request(service: "Service", gpus: Sequence[GpuReading]) -> float | None:
-    """Return None if no GPU runs the engines, if a GPU's energy is unknown, or before the first response."""
+    """Return the energy of the GPUs since the start, in joules, divided by the number of successful requests.
+
+    Return None if the engines run on a CPU, if the energy of a GPU is unknown, or before the first successful request.
+    """
     joules = [gpu.energy_j for gpu in gpus if gpu.energy_j is not None]
     if not joules or len(joules) < len(gpus) or not service.counters.success or service.device == "cpu":
         return None

@@ -1,6 +1,6 @@
 """The served model: a bundle's tokenizer, its engines, and the batcher between them.
 
-`service.py` opens one and sends it texts or token ids.
+`service.py` opens the model, tokenises texts, and sends it the token ids.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A bundle whose engines are warm."""
+    """A bundle that is ready to serve: its engines are open and have run warm-up batches."""
 
     target: Target
     tokenizer: TextEncoder
@@ -48,7 +48,10 @@ class ServedModel:
     first: Batcher | None = None
 
     async def run(self, tokens: Tokens, *, timeout_us: int, arrived_ns: int) -> tuple[Logits, Times]:
-        """Return the logits of rows, float32 [rows, *row]: of the cache, of the first stage, or of the engines.
+        """Return the logits of rows, float32 [rows, *row], and how long each phase took.
+
+        Each row is looked up in the cache, then run by the first stage of a cascade, then by the engines; the first of
+        these that has an answer for the row gives its logits.
 
         Raises:
             RefusedError: see `Batcher.submit`.
@@ -64,7 +67,10 @@ class ServedModel:
         return self.batcher.broken or (self.first is not None and self.first.broken)
 
     async def close(self) -> None:
-        """Refuse new rows, and return when all accepted ones are answered, those that are passed on last."""
+        """Refuse new rows, and return when all accepted rows are answered.
+
+        The first stage of a cascade is closed first, because it passes rows on to the second.
+        """
         if self.first:
             await self.first.close()
         await self.batcher.close()
@@ -76,10 +82,10 @@ async def open_model(
 ) -> AsyncIterator[ServedModel]:
     """Open the engines, warm them up, and yield the model; on exit, close the engines.
 
-    `cache` is the number of rows whose logits are kept, or None.
+    `cache` is the number of rows whose logits are cached; None disables the cache.
 
     Raises:
-        ToolchainError: the bundle or the machine lacks something; see errors.py.
+        ToolchainError: the bundle or the machine lacks something that the engines need; see errors.py.
     """
     async with AsyncExitStack() as opened:
         batcher, lowered = await opened.enter_async_context(_open_batcher(target, limits, instances, counters))
@@ -89,7 +95,7 @@ async def open_model(
             if small := find_small(target):
                 own = Counters()  # what clients see are the requests and batches of the second stage
                 first, _ = await opened.enter_async_context(_open_batcher(small, limits, instances, own))
-            log.info("cascade: the second stage gets rows with a margin below %.3f", stage.threshold)
+            log.info("cascade: the second stage gets rows whose first-stage margin is below %.3f", stage.threshold)
             stages = Stages(first or Inline(opened.enter_context(stage.open({}))), stage.threshold, counters)
         cached = _cache(target, cache, counters)
         yield ServedModel(target, target.resolved.encoder, batcher, lowered, cached, stages, first)
@@ -99,7 +105,10 @@ async def open_model(
 async def _open_batcher(
     target: Target, limits: Limits, instances: int | None, counters: Counters
 ) -> AsyncIterator[tuple[Batcher, Limits]]:
-    """Open the engines of one model, warm them up, and yield their batcher with the limits lowered to theirs."""
+    """Open the engines of one model, warm them up, and yield their batcher, and the limits.
+
+    The limits are `limits`, lowered where the engines support less.
+    """
     resolved = target.resolved
     columns = resolved.head.texts_per_row
     ends, limits = _shapes(target, limits)
@@ -123,7 +132,10 @@ async def _open_batcher(
 
 
 def _cache(target: Target, size: int | None, counters: Counters) -> Cache | None:
-    """Return a cache for `size` rows, if there is to be one, and log how much memory it may take."""
+    """Return a cache for `size` rows, and log the most memory that it may take.
+
+    Return None if `size` is None, which disables the cache.
+    """
     if size is None:
         return None
     resolved = target.resolved
@@ -134,12 +146,12 @@ def _cache(target: Target, size: int | None, counters: Counters) -> Cache | None
 
 
 def _shapes(target: Target, limits: Limits) -> tuple[tuple[int, ...], Limits]:
-    """Return the ends of the length buckets, and the limits lowered to what the engine takes.
+    """Return the ends of the length buckets in tokens, and the limits, lowered where the engine supports less.
 
-    A plan with several optimisation profiles has one bucket for each of their lengths.
+    A plan with several optimisation profiles has one bucket for the maximum length of each profile.
 
     Raises:
-        InputError: the plan takes shorter rows than the bundle's longest.
+        InputError: the longest row that the plan takes is shorter than the longest row of the bundle.
     """
     longest = target.resolved.max_length
     if on_cpu(target):
@@ -153,8 +165,8 @@ def _shapes(target: Target, limits: Limits) -> tuple[tuple[int, ...], Limits]:
     ends = sorted({profile["length"][2] for profile in profiles})
     if ends[-1] < longest:
         raise InputError(
-            f"{plan}: the plan takes up to {ends[-1]} tokens a row, but texts of the bundle have up to {longest}. "
-            f"Build it again with --seq-len 1,{ends[-1]},{longest}, or without --seq-len."
+            f"{plan}: the plan takes up to {ends[-1]} tokens per row, but rows of the bundle have up to {longest}. "
+            f"Build the plan again with --seq-len 1,{ends[-1]},{longest}, or without --seq-len."
         )
     rows = min(limits.max_batch, min(profile["batch"][2] for profile in profiles))
     if len(ends) == 1:  # a packed plan has no padding, so it needs no buckets
@@ -163,9 +175,10 @@ def _shapes(target: Target, limits: Limits) -> tuple[tuple[int, ...], Limits]:
 
 
 def _warm_up(tokens: Tokens, ends: tuple[int, ...], limits: Limits, *, every_power: bool) -> list[Batch]:
-    """Return batches of real token ids, smallest first: for each length bucket one row, and as many rows as fit.
+    """Return warm-up batches of real token ids, smallest first.
 
-    With `every_power` also the powers of two between, because each is a CUDA graph of its own.
+    Each length in `ends` has a batch with one row, and a batch with as many rows as fit. With `every_power`, it also
+    has batches of 2, 4, 8 rows and so on, because each of these sizes has a CUDA graph of its own.
     """
     flat = {
         name: np.array([value for row in column for value in row], np.int32) for name, column in tokens.columns.items()

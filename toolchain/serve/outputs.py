@@ -1,4 +1,4 @@
-"""Logits to outputs: labels, scores, and the tensors of a response."""
+"""Conversion of logits to what a response contains: labels, scores, and output tensors."""
 
 from collections.abc import Mapping
 from typing import Literal, cast
@@ -13,9 +13,11 @@ from toolchain.serve.protocol import Tensor
 
 
 def tensors(logits: Logits, head: Head, outputs: tuple[str, ...], classes: Mapping[str, int]) -> tuple[Tensor, ...]:
-    """Return the requested outputs of the head: BYTES [n, 1], or FP32 [n, numbers].
+    """Return the requested outputs as tensors, which the head computes from the logits.
 
-    An output in `classes` becomes its best classes instead: BYTES [n, that number or all].
+    An output of texts is BYTES [rows, 1], an output of numbers FP32 [rows, numbers]. `classes` maps the name of an
+    output to a number k. This output is replaced by its k best classes, or by all if it has fewer: BYTES [rows,
+    classes].
     """
 
     def tensor(name: str) -> Tensor:
@@ -26,7 +28,7 @@ def tensors(logits: Logits, head: Head, outputs: tuple[str, ...], classes: Mappi
 
 
 def _best(tensor: Tensor, count: int) -> Tensor:
-    """Return the best classes of each row in Triton's form, `value:index`."""
+    """Return the `count` best classes of each row, the best first, in Triton's form `value:index`."""
     order = np.argsort(-tensor.array, axis=1, kind="stable")[:, :count]
     texts = [[b"%f:%d" % (row[index], index) for index in best] for row, best in zip(tensor.array, order, strict=True)]
     return Tensor(tensor.name, "BYTES", np.array(texts, object))
@@ -41,7 +43,11 @@ def _bytes_column(texts: list[str]) -> Array:
 def classifications(
     logits: Logits, head: Head, cut: NDArray[np.bool_] | None = None, stages: list[str] | None = None
 ) -> list[Response]:
-    """Return the head's response to each row, whether it was cut, if it was, and the stage of a cascade, if known."""
+    """Return the head's response to each row.
+
+    A response also has `truncated`, if `cut` says that the text was cut, and `stage`, if `stages` has the stage of a
+    cascade that answered the row.
+    """
     found = head.responses(logits)
     for row in np.flatnonzero(cut).tolist() if cut is not None else ():
         found[row]["truncated"] = True

@@ -1,4 +1,8 @@
-"""Places for clients: connections of HTTP, and calls of gRPC. When all are taken, silent clients give way."""
+"""Places for clients: they limit the number of HTTP connections and of gRPC calls.
+
+Each connection or call needs a place. When all places are taken, the client that has been silent longest is
+disconnected, and a new client gets its place. Some spare places are kept for health checks and metrics.
+"""
 
 import ipaddress
 import time
@@ -10,24 +14,24 @@ from toolchain.serve.limits import SPARE_PLACES
 
 
 class Client(Protocol):
-    """A connection or a call."""
+    """A client that has a place: an HTTP connection or a gRPC call."""
 
     def hang_up(self) -> None:
-        """End it, because its client was silent for too long or another client needs its place."""
+        """End the connection or call, because it was silent for too long or another client needs its place."""
 
 
 C = TypeVar("C", bound=Client)
 
 
 class Places(Generic[C]):
-    """The clients that are there, and since when the silent ones have been silent.
+    """The clients that have a place, and the time since which each silent client has been silent.
 
-    A client is silent while it must act next: send a request, or read a response. It makes no difference whether it
-    sends a byte now and then. A client whose request is being answered never gives way.
+    A client is silent while it must act next, that is, send a request or read a response. It stays silent even if it
+    sends a byte now and then. A client whose request is being answered never loses its place.
     """
 
     def __init__(self, limit: int, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Make `limit` places. One address has three quarters of them at most."""
+        """Create `limit` places. Clients of one address can take at most three quarters of them."""
         self._limit, self._limit_of_address, self._clock = limit, max(1, limit * 3 // 4), clock
         self._addresses: dict[C, str] = {}
         self._counts: Counter[str] = Counter()
@@ -42,7 +46,10 @@ class Places(Generic[C]):
         return len(self._addresses)
 
     def enter(self, client: C, host: str) -> bool:
-        """Give a client a place, and return whether there was one. It is silent at first."""
+        """Give a client a place. Return False if no place is free and no client is silent.
+
+        `host` is the address of the client. The client is silent at first.
+        """
         address = network(host)
         if self._is_full(address):
             self._hang_up_first(address if self._counts[address] >= self._limit_of_address else None)
@@ -78,17 +85,17 @@ class Places(Generic[C]):
         return client in self._spare
 
     def wait(self, client: C) -> None:
-        """Note that a client must act next, from now on."""
+        """Mark a client as silent from now on, because it must act next."""
         self._silent.pop(client, None)
         if client in self._addresses:
             self._silent[client] = self._clock()
 
     def work(self, client: C) -> None:
-        """Note that the request of a client is being answered."""
+        """Mark a client as not silent, because its request is being answered."""
         self._silent.pop(client, None)
 
     def hang_up_silent(self, seconds: float) -> None:
-        """End all clients that have been silent for longer than this."""
+        """Disconnect all clients that have been silent for `seconds` or longer."""
         before = self._clock() - seconds
         for client, since in list(self._silent.items()):
             if since > before:
@@ -96,9 +103,9 @@ class Places(Generic[C]):
             self._end(client)
 
     def make_room(self, spared: C, most: int, size: Callable[[C], int]) -> None:
-        """Disconnect clients, the longest silent first, until the sum of `size(client)` over all is at most `most`.
+        """Disconnect the clients that have been silent longest, until the sum of `size(client)` is at most `most`.
 
-        `spared` and clients of size 0 stay connected.
+        The sum is over all clients. `spared` and clients of size 0 stay connected.
         """
         excess = sum(map(size, self._addresses)) - most
         for client in list(self._silent):
@@ -108,7 +115,10 @@ class Places(Generic[C]):
                 self._end(client)
 
     def _hang_up_first(self, address: str | None) -> None:
-        """End the client that has been silent longest, if there is one, of all or of one address."""
+        """Disconnect the client that has been silent longest, if any client is silent.
+
+        With an `address`, only its clients count.
+        """
         found = (client for client in self._silent if address in (None, self._addresses[client]))
         if (client := next(found, None)) is not None:
             self._end(client)
@@ -119,7 +129,7 @@ class Places(Generic[C]):
 
 
 def network(host: str) -> str:
-    """Return what counts as one address: an IPv4 address, or the network of an IPv6 address, its first 64 bits."""
+    """Return the address under which a client is counted: its IPv4 address, or the /64 network of its IPv6 address."""
     if ":" not in host:
         return host
     try:

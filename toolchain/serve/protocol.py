@@ -21,7 +21,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class InferRequest:
-    """One inference request."""
+    """An inference request: the input tensors for a model, and the outputs that the client wants."""
 
     model: str
     inputs: tuple[Tensor, ...]
@@ -38,7 +38,7 @@ class InferRequest:
 
 @dataclass(frozen=True)
 class InferResponse:
-    """The response to one request."""
+    """The response to an inference request: the output tensors, and counts of rows."""
 
     model: str
     version: str
@@ -51,13 +51,16 @@ class InferResponse:
 
     @property
     def size(self) -> int:
-        """The bytes of its arrays, and of the texts in them."""
+        """The size of the outputs, in bytes: their arrays, and the texts in them."""
         texts = (text for tensor in self.outputs if tensor.datatype == "BYTES" for text in tensor.array.flat)
         return sum(tensor.array.nbytes for tensor in self.outputs) + sum(map(len, texts))
 
     @property
     def parameters(self) -> dict[str, int]:
-        """The parameters of the response: rows that were cut, if there are any, and of a cascade, rows passed on."""
+        """The parameters of the response.
+
+        They are `truncated_rows`, if any row was cut, and `passed_on_rows`, if the model is a cascade.
+        """
         cut = {"truncated_rows": self.truncated_rows} if self.truncated_rows else {}
         return cut if self.passed_on_rows is None else {**cut, "passed_on_rows": self.passed_on_rows}
 
@@ -80,7 +83,7 @@ class Reason(Enum):
 
 
 class RefusedError(Exception):
-    """A request is refused. The client reads the message, so the message names no file and no code."""
+    """The service refuses a request. The client sees the message, so it must not name files or parts of the code."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
@@ -88,15 +91,15 @@ class RefusedError(Exception):
 
 
 def invalid(message: str) -> RefusedError:
-    """Return the refusal of a request that is not what the protocol or the model asks for."""
+    """Return the refusal of a request that does not follow the protocol or does not fit the model."""
     return RefusedError(Reason.INVALID, message)
 
 
 def too_large(message: str) -> RefusedError:
-    """Return the refusal of a request that is larger than a limit."""
+    """Return the refusal of a request that exceeds a limit on its size."""
     return RefusedError(Reason.TOO_LARGE, message)
 
 
 def no_shared_memory(region: object) -> RefusedError:
-    """Return the refusal of a tensor that lies in shared memory, which the service does not map."""
+    """Return the refusal of a tensor that is in shared memory, which the service does not support."""
     return RefusedError(Reason.NOT_FOUND, f"Unable to find shared memory region: '{str(region)[:100]}'")

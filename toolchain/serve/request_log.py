@@ -26,9 +26,9 @@ CLIENT_GONE = 499
 
 @dataclass(slots=True)
 class Entry:
-    """What is known of one request so far; the server and the service fill it in.
+    """The facts of one request that its log line contains; the server and the service fill them in.
 
-    `id` is the service's own name of the request, empty if requests are not logged.
+    `id` is the identifier that the service gives the request. It is empty if requests are not logged.
     """
 
     id: str = ""
@@ -42,12 +42,18 @@ _current: ContextVar[Entry] = ContextVar("request_log_entry")
 
 
 def current() -> Entry:
-    """Return the entry of the request that this task answers; one that nobody reads if it is not logged."""
+    """Return the log entry of the request that the current task answers.
+
+    If the request is not logged, return a new entry, which nothing reads.
+    """
     return _current.get(None) or Entry()
 
 
 class RequestLog:
-    """Logs each request in a form: off, text or json."""
+    """Logs each request as one line.
+
+    `form` is `text`, `json`, or `off` to log no requests.
+    """
 
     def __init__(self, form: str, *, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self._write, self._clock = FORMS[form], clock
@@ -56,7 +62,10 @@ class RequestLog:
 
     @contextmanager
     def request(self, method: str, path: str | None) -> Iterator[Entry]:
-        """Yield the entry of a request, and log it at the end. `path` is one of the service's own, or None."""
+        """Yield the entry of a request, and log it at the end.
+
+        `path` is the request's path if it is one of the service's own, else None.
+        """
         if not self._write or not log.isEnabledFor(logging.INFO):
             yield Entry()
             return
@@ -90,14 +99,17 @@ def _ms(ns: int) -> float:
 
 
 def as_text(line: RequestLine) -> str:
-    """Return a line for people: time, request and status, and then the values that are known, by name."""
+    """Return a line for people to read.
+
+    It has the time, method, path and status, then the other known values as `name=value`.
+    """
     head = f"{line['time']} {line['method']} {line['path'] or '-'} {line['status']}"
     rest = {key: value for key, value in line.items() if key not in ("time", "method", "path", "status")}
     return " ".join([head, *(f"{key}={value}" for key, value in rest.items() if value is not None)])
 
 
 def as_json(line: RequestLine) -> str:
-    """Return a line for programs: one JSON object."""
+    """Return a line for programs to read: one JSON object."""
     return orjson.dumps(line).decode()
 
 
@@ -108,7 +120,10 @@ class JsonLines(logging.Formatter):
     """Formats every message of the service as one JSON object, so that all lines of its log are JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return a request's own line, and any other message with time and level."""
+        """Return the line of a log record.
+
+        The message of a request is already JSON. Any other message is put into an object with its time and level.
+        """
         if record.name == log.name:
             return record.getMessage()
         made = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -43,7 +43,10 @@ SWITCH_INTERVAL_S = 1e-4
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """Addresses to listen on, and what clients must show. Port 0 is any free port."""
+    """The options of both servers: addresses, token, TLS, the time to drain, and the form of the request log.
+
+    Port 0 means any free port.
+    """
 
     host: str = "127.0.0.1"
     http_port: int = 8000
@@ -59,12 +62,12 @@ class ServerOptions:
 async def serve(
     opened: AbstractAsyncContextManager["Service"], options: ServerOptions, *, on_started: Callable[[Endpoints], None]
 ) -> None:
-    """Serve until a signal, and return when all accepted requests are answered.
+    """Serve until SIGINT, SIGTERM or SIGHUP, and return when all accepted requests are answered.
 
     Args:
-        opened: opens the service, such as `open_service(...)`.
+        opened: a context manager that opens the service, such as `open_service(...)`.
         options: addresses, token and TLS.
-        on_started: called once when both servers accept requests.
+        on_started: called once with the addresses of the servers, when both accept requests.
 
     Raises:
         InputError: a port is not available, or the certificate cannot be used.
@@ -94,22 +97,26 @@ async def serve(
                 service.drain()
                 http.application.closing = True
                 log.info(
-                    "shutting down: requests are answered for %g s more; a second signal ends it at once",
+                    "shutting down: new requests are answered for %g s more; a second signal stops the service at once",
                     options.drain_s,
                 )
                 await _shut_down(servers, signals, options.drain_s, service.limits.timeout_s + GRACE_S)
 
 
 def allow_descriptors() -> None:
-    """Let the process have a descriptor for each connection. Without one, silent clients could not give way."""
+    """Raise this process's limit on open files, so that every connection can have a descriptor.
+
+    Without a free descriptor, the server could not accept a new client, and so would not disconnect a silent one to
+    make room.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
     if soft != resource.RLIM_INFINITY and soft < allowed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     if allowed < DESCRIPTORS:
         log.warning(
-            "this process may open %d files, and its connections may need %d: silent clients could lock others out. "
-            "Run it with: ulimit -n %d",
+            "this process may open %d files, and its connections may need %d: silent clients could keep others from "
+            "connecting. Raise the limit before the start: ulimit -n %d",
             allowed,
             DESCRIPTORS,
             DESCRIPTORS,
@@ -119,7 +126,7 @@ def allow_descriptors() -> None:
 async def _start(
     service: "Service", listener: socket.socket, gpus: Gpus, options: ServerOptions
 ) -> tuple[HttpServer, GrpcServer | None, str]:
-    """Start both servers, and return them with the URL of the first."""
+    """Start both servers; return them and the URL of the HTTP server. Without a gRPC port, the gRPC server is None."""
     requests, grpc = RequestLog(options.log), None
     token, tls, public = options.token, options.tls, not is_loopback(options.host)
     application = Application(service, token=token, gpus=gpus, public=public, requests=requests)
@@ -143,7 +150,7 @@ def _queue_signals() -> asyncio.Queue[None]:
 async def _shut_down(
     servers: list[HttpServer | GrpcServer], signals: asyncio.Queue[None], drain_s: float, grace_s: float
 ) -> None:
-    """Wait `drain_s` seconds, then stop the servers within `grace_s`; at another signal stop them at once."""
+    """Wait `drain_s` seconds, then stop the servers within `grace_s` seconds; at a second signal, stop them at once."""
 
     async def stop(after_s: float, grace_s: float) -> None:
         await asyncio.sleep(after_s)

@@ -1,6 +1,6 @@
 """The service of one bundle, which both HTTP and gRPC call.
 
-What goes wrong after a request is checked becomes a RefusedError.
+Any failure after a request is checked becomes a RefusedError.
 """
 
 import asyncio
@@ -41,7 +41,11 @@ T = TypeVar("T")
 
 
 class Ran(NamedTuple):
-    """Rows that the model ran: their logits, whether each text was cut, bool [rows], how many tokens, and the times."""
+    """The result of running rows.
+
+    It has the logits, float32 [rows, *row]; whether each text was cut, bool [rows]; the number of tokens in all rows;
+    and how long each phase took.
+    """
 
     logits: Logits
     cut: NDArray[np.bool_]
@@ -60,12 +64,12 @@ FAILURES = {Reason.INTERNAL: "BACKEND", Reason.UNAVAILABLE: "REJECTED"}
 
 
 class Service:
-    """One model that answers requests."""
+    """A served model: it checks requests, runs their rows, and counts them."""
 
     version = VERSION
 
     def __init__(self, name: str, model: ServedModel, counters: Counters) -> None:
-        """Serve a model under a name."""
+        """Create the service of an open model; requests call the model `name`."""
         resolved = model.target.resolved
         self.name, self.counters, self.limits = name, counters, model.limits
         self.texts_per_row, self.device = resolved.head.texts_per_row, model.target.device
@@ -83,7 +87,7 @@ class Service:
 
     @functools.cached_property
     def shown(self) -> Shown:
-        """What the pages show: the model's name, its labels, and rows of its own data."""
+        """What the pages show: the model's name, an example response, and rows of its own data."""
         rows = example_rows(self._model.target.resolved, EXAMPLES)
         return Shown(self.name, self.head.example, rows, self.head.routes)
 
@@ -94,7 +98,10 @@ class Service:
 
     @property
     def alive(self) -> bool:
-        """False when every engine has failed, so that only a restart helps."""
+        """Whether the service can answer requests.
+
+        It is False when every engine has failed; then only a restart helps.
+        """
         return not self._model.broken
 
     def drain(self) -> None:
@@ -102,7 +109,7 @@ class Service:
         self._draining = True
 
     async def close(self) -> None:
-        """Refuse new requests, and return when all accepted ones are answered or their time is over."""
+        """Refuse new requests, and return when all accepted requests are answered or have timed out."""
         self.drain()
         await self._model.close()
 
@@ -116,7 +123,7 @@ class Service:
         check_model(self.name, request.model, request.version)
         names, rows = self._checks.outputs(request), self._checks.rows(request)
         if isinstance(rows, Tokens) and self.head.join:
-            raise invalid("token ids have no places in a text: send TEXT to get ENTITIES")
+            raise invalid("ENTITIES are parts of a text, and this request has token ids: send TEXT instead")
         head = self.head if isinstance(rows, Tokens) else self.head.about(rows)
 
         def make(ran: Ran) -> InferResponse:
@@ -127,10 +134,12 @@ class Service:
         return await self._answer(rows, make, request.timeout_us)
 
     async def classify(self, texts: list[Text], write: Callable[[list[Response]], T]) -> T:
-        """Return what `write` makes of the head's response to each row: its label or labels, and the scores of all.
+        """Run texts, and return the result of `write`, which gets the head's response to each row.
+
+        A response has a label or labels, and the scores of all labels.
 
         Raises:
-            RefusedError: as `infer`.
+            RefusedError: see `infer`.
         """
         head = self.head.about(texts)
         return await self.run(
@@ -138,16 +147,18 @@ class Service:
         )
 
     async def run(self, texts: list[Text], make: Callable[[Ran], T]) -> T:
-        """Return what `make` makes of what the model puts out for texts. It runs in a thread if this is large.
+        """Run texts, and return the result of `make`, which turns the logits into a response.
+
+        `make` runs in a thread if the logits are large.
 
         Raises:
-            RefusedError: as `infer`.
+            RefusedError: see `infer`.
         """
         self._checks.check_lengths(texts)
         return await self._answer(texts, make)
 
     def info(self, examples: list[dict[str, str]]) -> ServiceInfo:
-        """Return what is served, with examples of requests of `POST /classify`."""
+        """Return the facts of the served model: labels, precision, backend, digest and example requests."""
         target = self._model.target
         assert target.bundle is not None
         return {
@@ -166,7 +177,10 @@ class Service:
         return {"model_stats": [self.counters.statistics(self.name, VERSION)]}
 
     async def _answer(self, rows: list[Text] | Tokens, make: Callable[[Ran], T], timeout_us: int = 0) -> T:
-        """Run rows, return what `make` makes of them, and count the success or the failure."""
+        """Run rows, and return the response that `make` forms from the result.
+
+        Count the request as a success or a failure.
+        """
         clock = self.counters.clock
         start = clock()
         try:
@@ -184,7 +198,9 @@ class Service:
         except Exception as error:  # a bug of the service: the log shows it, the client does not see it
             log.exception("a request could not be answered")
             self.counters.count_failure("OTHER", clock() - start)
-            raise RefusedError(Reason.INTERNAL, "The request could not be answered") from error
+            raise RefusedError(
+                Reason.INTERNAL, "The service failed on this request; the log of the service has the reason"
+            ) from error
         self.counters.count_success(len(ran.logits), clock() - start, ran.times)
         request_log.current().times = ran.times
         return response
@@ -202,9 +218,10 @@ class Service:
         return Ran(logits, cut, entry.tokens, times)
 
     def _places(self, rows: list[Text] | Tokens) -> int:
-        """Return the capacity of the queue that rows need until they are tokens.
+        """Return how many rows of the queue's capacity to reserve while texts are tokenised.
 
-        Rows that may need no engine need none, unless a thread tokenises them: threads have no other bound.
+        Token ids need no reservation. With a cache or a cascade, texts may never need the queue, so they need none
+        either, unless they are long. Long texts are tokenised in threads, whose number nothing else limits.
         """
         may_not_queue = self._model.cache or self._model.stages
         if isinstance(rows, Tokens) or (may_not_queue and not _is_long(rows)):
@@ -230,10 +247,15 @@ def _is_long(texts: list[Text]) -> bool:
 
 
 def _served(backend: str | None) -> str | None:
-    """Return a backend whose runtime can be served, as its user gave it."""
+    """Return `backend` unchanged, after checking that the service can run it.
+
+    Raises:
+        UsageError: the service cannot run this backend.
+    """
     served = [name for name, one in BACKENDS.items() if one.runs in ("graph", "plan")]
     if backend not in (None, AUTO, *served):
-        raise UsageError(f"--backend {backend}: cannot be served. Choose {', '.join(served[:-1])} or {served[-1]}.")
+        choices = f"{', '.join(served[:-1])} or {served[-1]}"
+        raise UsageError(f"--backend {backend}: the service cannot run this backend. Choose {choices}.")
     return backend
 
 
@@ -263,12 +285,12 @@ async def open_service(
             the bundle has a plan for this machine, else ort.
         file: the artefact to serve; the default is the one made for `backend` and `device`.
         device: auto, cpu or cuda:N.
-        trust: the digest that the bundle must have.
-        threshold: the score from which a row has a label, of a model that gives several; the default is the bundle's.
-        cuda_graphs: whether to record a CUDA graph for each shape; the default is the bundle's recipe.
-        limits: bounds of requests, queue and waiting time.
-        instances: engines side by side; the default suits the machine.
-        cache: rows whose logits are kept, to answer the same rows again; by default none are.
+        trust: the digest that the bundle must have (`sha256` in its bundle.json).
+        threshold: the score from which a multi-label classifier gives a label; the default is the bundle's.
+        cuda_graphs: whether to capture a CUDA graph for each batch shape; the default is that of the bundle's recipe.
+        limits: limits on requests, the queue and the waiting time.
+        instances: the number of engines that run side by side; the default depends on the machine.
+        cache: the number of rows whose logits are cached; None, the default, disables the cache.
 
     Raises:
         ToolchainError: see errors.py.

@@ -1,4 +1,7 @@
-"""The certificate and the key of both servers, and plain error messages about them."""
+"""The TLS certificate and its private key, which both servers use.
+
+OpenSSL's errors about these files are replaced by messages that say what is wrong with which file.
+"""
 
 import ssl
 from dataclasses import dataclass
@@ -12,7 +15,7 @@ ADVICE = "Give PEM files with --tls-cert and --tls-key."
 
 @dataclass(frozen=True)
 class Tls:
-    """The files of a certificate chain and of its key, both PEM."""
+    """The paths of two PEM files: the certificate chain, and its private key."""
 
     cert: Path
     key: Path
@@ -22,7 +25,8 @@ def open_tls(cert: Path, key: Path) -> ssl.SSLContext:
     """Return a server's TLS context for a certificate chain and its key, both PEM files without a password.
 
     Raises:
-        InputError: a file cannot be read, is not what it should be, is encrypted, or the two do not match.
+        InputError: a file cannot be read or has other contents, the key is encrypted, or the key does not belong to the
+            certificate.
     """
     cert_data, key_data = _read(cert), _read(key)  # OpenSSL would wait for a FIFO
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -49,7 +53,7 @@ def _explain(cert: Path, key: Path, cert_data: bytes, key_data: bytes, error: OS
         instead = ", but a certificate" if b"CERTIFICATE-----" in key_data else ""
         return f"{key}: the file contains no key{instead}. {ADVICE}"
     if b"ENCRYPTED" in key_data:
-        return f"{key}: the key needs a password. Give one without: openssl pkey -in {key} -out unlocked.pem."
+        return f"{key}: the key needs a password. Remove the password: openssl pkey -in {key} -out unlocked.pem."
     if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
         return f"{key}: the key does not belong to the certificate {cert}. Give the two that belong together."
     return f"{cert}: OpenSSL cannot read this certificate with {key}; perhaps a file is cut short. {ADVICE}"

@@ -113,7 +113,7 @@ def test_an_engine_with_another_number_of_logits_is_refused_at_start():
 
     async def scenario():
         worker = Worker(opened, [PROBE], row=(2,))
-        with pytest.raises(InputError, match="the model returns 2 numbers"):
+        with pytest.raises(InputError, match="the last dimension of the model's logits is 2"):
             await worker.opened
         await worker.close()
 

@@ -83,7 +83,7 @@ REFUSED = {
     "typed, too large": (
         lambda wire: typed(wire, "INT8", (1, 1), int_contents=[300]),
         "INVALID_ARGUMENT",
-        "beyond INT8",
+        "outside the range of INT8",
     ),
     "typed FP16": (
         lambda wire: typed(wire, "FP16", (1, 1), fp32_contents=[1]),
@@ -202,7 +202,10 @@ def test_ready_and_health_follow_the_service(wire, double):
     ("fault", "outcome"),
     [
         (RefusedError(Reason.UNAVAILABLE, "Exceeds maximum queue size"), ("UNAVAILABLE", "Exceeds maximum queue size")),
-        (OSError(2, "No such file", "/secret/model.onnx"), ("INTERNAL", "the service failed; its log says why")),
+        (
+            OSError(2, "No such file", "/secret/model.onnx"),
+            ("INTERNAL", "the service failed on this call; the log of the service has the reason"),
+        ),
     ],
 )
 def test_a_fault_has_its_status_and_hides_its_cause(wire, double, fault, outcome, caplog):

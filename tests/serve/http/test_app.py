@@ -171,7 +171,7 @@ def test_a_refusal_is_short_whatever_it_names(ask, field):
 
 
 def test_a_path_that_the_model_lacks_is_refused_in_the_form_of_its_clients(ask):
-    why = "sentiment is a model of classes, which answers /classify, not "
+    why = "sentiment is a single-label classifier: it responds to /classify, not to "
     assert ask("POST", "/rerank", b"{}").json == {"error": f"{why}/rerank", "error_type": "validation"}
     assert ask("POST", "/v1/embeddings", b"{}").json["error"]["message"] == f"{why}/v1/embeddings"
     assert ask("POST", "/other", b"{}").json == {"error": "Not Found"}

@@ -148,7 +148,7 @@ def test_a_regression_shows_its_number_without_a_bar(tab, fake):
         until(tab, "!document.getElementById('answer').hidden")
         assert tab.evaluate("document.getElementById('label').textContent") == "1.33333"
         assert tab.evaluate(BARS) == []
-        assert "a number" in tab.evaluate(FACTS)["Labels"]
+        assert "numbers" in tab.evaluate(FACTS)["Labels"]
 
 
 def test_the_digest_is_copied_by_a_click(tab, fake):

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Batcher:
-    """A bounded queue in front of the engines."""
+    """A bounded queue of rows, and the engines that run them in batches."""
 
     def __init__(
         self,
@@ -47,10 +47,11 @@ class Batcher:
 
         Args:
             engines: the engines that run side by side.
-            solo: an engine that uses the processors of all others; it runs a request that is alone.
+            solo: an engine that uses the processors of all `engines` together. It runs a batch when every engine is
+                idle and fewer rows are queued than there are engines. None if there is no such engine.
             row: shape of the logits of each row.
             ends: largest length of each bucket, in tokens; rows have up to `ends[-1]` tokens.
-            limits: bounds of a batch, of the queue and of the waiting time.
+            limits: limits on the size of a batch, the size of the queue, and the wait in it.
             counters: executions and pending requests are counted here.
             clock: returns the time in nanoseconds.
         """
@@ -77,10 +78,10 @@ class Batcher:
 
     @contextmanager
     def reserve(self, rows: int) -> Iterator[None]:
-        """Reserve capacity of the queue for rows while they are tokenised.
+        """Reserve capacity of the queue for `rows` rows while they are tokenised.
 
         Raises:
-            RefusedError: the queue lacks the capacity (UNAVAILABLE).
+            RefusedError: the queue is full, the service is stopping, or every engine has failed (UNAVAILABLE).
         """
         self._check_capacity(rows)
         self._reserved += rows
@@ -92,14 +93,14 @@ class Batcher:
     async def submit(
         self, tokens: Tokens, *, timeout_us: int = 0, arrived_ns: int | None = None
     ) -> tuple[Logits, Times]:
-        """Return the logits of a request's rows, float32 [rows, *row], and where its time went.
+        """Run the rows of a request, and return their logits, float32 [rows, *row], and how long each phase took.
 
-        `timeout_us` shortens the longest wait of `limits`, but cannot extend it; 0 keeps it. The wait counts from
-        `arrived_ns`, or from now.
+        `timeout_us` is the longest wait in the queue, in microseconds, if that is less than `limits.timeout_s`; 0 means
+        `limits.timeout_s`. The wait starts at `arrived_ns` on the batcher's clock, or now if `arrived_ns` is None.
 
         Raises:
-            RefusedError: the queue is full or the request timed out (UNAVAILABLE), or the engine failed on it
-                (INTERNAL).
+            RefusedError: the queue is full, the request timed out, the service is stopping, or every engine has failed
+                (UNAVAILABLE); or the engine failed on this request (INTERNAL).
         """
         self._check_capacity(len(tokens))
         request = self._enqueue(tokens, timeout_us, arrived_ns)
@@ -110,9 +111,10 @@ class Batcher:
                 self._dequeue({request})
 
     async def close(self) -> None:
-        """Refuse new requests, and return when all accepted ones are answered or their time is over.
+        """Refuse new requests, and return when every accepted request is answered.
 
-        An engine that still hangs then is left alone: only the end of the process ends its thread.
+        Return after `limits.timeout_s` plus GRACE_S seconds at the latest. An engine that still hangs then keeps its
+        thread, which only the end of the process can stop.
         """
         self._closing = True
         self._note_drained()
@@ -120,14 +122,19 @@ class Batcher:
             await asyncio.wait_for(self._drained.wait(), self._limits.timeout_s + GRACE_S)
 
     def expire(self) -> None:
-        """Refuse the requests that have waited too long, and give up engines that hang."""
+        """Refuse the queued requests whose deadline has passed, and stop using engines that hang.
+
+        An engine hangs if it has run one batch for more than ENGINE_TIMEOUT_S seconds; the requests of the batch are
+        refused.
+        """
         now = self._clock()
         if now < self._next_deadline_ns:
             return
         for engine in [engine for engine, (_, end_ns) in self._running.items() if end_ns <= now]:
             groups, _ = self._running.pop(engine)
             log.error(
-                "an engine has run one batch for more than %g s: it gets no more batches unless it finishes this one",
+                "an engine has run one batch for more than %g s: it gets no more batches unless it finishes this one. "
+                "If it does not, restart the service.",
                 ENGINE_TIMEOUT_S,
             )
             self._give_up(engine)
@@ -185,19 +192,28 @@ class Batcher:
         self._set_timer()
 
     def _next_engine(self) -> tuple[Worker, int]:
-        """Return the next engine, and how many rows it may take: idle engines share the queued rows evenly."""
+        """Return the engine for the next batch, and the most rows that this batch may have.
+
+        That number divides the queued rows evenly among the idle engines.
+        """
         rows, idle = self._queue.rows, len(self._idle)
         if self._solo and self._solo not in self._failed and not self._running and rows < idle:
             return self._solo, rows
         return self._idle.pop(), math.ceil(rows / idle)
 
     def _finish(self, engine: Worker, groups: list[Group], result: BatchResult) -> None:
-        """Complete the requests of a batch; the engine gets its next batch first, so that it runs meanwhile."""
+        """Give an engine its next batch, then complete the requests of the batch that it has finished.
+
+        In this order, the engine runs while the event loop completes requests.
+        """
         if self._running.pop(engine, None) is None:  # it was given up, perhaps because the whole machine was paused
             self._failed.discard(engine)
         self._counters.executions += result.executions
         if result.broken:
-            log.error("an engine failed on its warm-up batch, which it ran before: it gets no more batches")
+            log.error(
+                "an engine failed on its warm-up batch, although it ran this batch at the start: it gets no more "
+                "batches. Restart the service to use it again."
+            )
             self._give_up(engine)
         elif engine is not self._solo:
             self._idle.append(engine)
@@ -207,7 +223,10 @@ class Batcher:
         self._note_drained()
 
     def _complete(self, request: QueuedRequest, rows: list[int], logits: Logits | None, result: BatchResult) -> None:
-        """Fill in the logits of some rows, and set the request's result with the last of them."""
+        """Store the logits of some rows of a request, and set its result when it has the logits of all rows.
+
+        `logits` is None if the engine failed on these rows; the whole request is then refused.
+        """
         if request.result.done():  # the request was cancelled, or another of its rows failed
             return
         if logits is None:
@@ -232,14 +251,14 @@ class Batcher:
                 request.result.set_exception(RefusedError(error.reason, str(error)))  # one traceback for each
 
     def _dequeue(self, requests: set[QueuedRequest]) -> None:
-        """Remove the queued rows of requests."""
+        """Remove the rows of these requests that are still queued."""
         if queued := {request for request in requests if request.queued}:
             self._queue.remove(queued)
             self._counters.pending -= len(queued)
             self._note_drained()
 
     def _set_timer(self) -> None:
-        """Schedule a call at the next deadline, because perhaps no engine becomes idle before it."""
+        """Schedule `_dispatch` for the next deadline, in case no engine finishes a batch before it."""
         if self._timer:
             self._timer.cancel()
             self._timer = None

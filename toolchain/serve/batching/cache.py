@@ -1,7 +1,7 @@
 """The cache of the service: the logits of rows that the engines ran before.
 
-Its keys are token ids, because the logits depend on nothing else. So texts that the tokenizer makes equal share an
-entry, with each other and with clients that send token ids. It lives as long as the engines that filled it.
+Its keys are made of token ids, because the logits depend on nothing else. So two texts with the same token ids share an
+entry, and a client that sends these ids shares it too. The cache lives as long as the engines that filled it.
 """
 
 import itertools
@@ -19,9 +19,9 @@ ENTRY_BYTES = 512
 
 
 class Cache:
-    """The logits of the rows that were requested last. When it is full, the row that is unused longest is dropped.
+    """A cache of logits with one entry for each row. When it is full, the least recently used entry is dropped.
 
-    It is used on the event loop only, so nothing here is locked.
+    Only the event loop uses it, so it has no lock.
     """
 
     def __init__(self, size: int, row: RowShape, counters: Counters) -> None:
@@ -31,10 +31,12 @@ class Cache:
         counters.cache_entries = counters.cache_hits = counters.cache_misses = 0
 
     async def answer(self, tokens: Tokens, run: Run) -> tuple[Logits, Times]:
-        """Return the logits of rows, float32 [rows, *row]; `run` gets those that the cache lacks.
+        """Return the logits of rows, float32 [rows, *row], and how long each phase took.
+
+        `run` is called with the rows that the cache lacks, if there are any; their logits are then stored.
 
         Raises:
-            RefusedError: as `run`.
+            RefusedError: `run` refuses the rows.
         """
         before, keys = self._counters.clock(), row_keys(tokens)
         found = [self._find(key) for key in keys]
@@ -68,14 +70,18 @@ class Cache:
         return logits
 
     def _own(self, length: int) -> tuple[slice, ...]:
-        """Return the part of a row's logits that belongs to its own tokens, not to padded positions."""
+        """Return the slices that select the logits of a row's own tokens, without those of padded positions.
+
+        `length` is the row's number of tokens. Logits without an axis of tokens are selected whole.
+        """
         return tuple(slice(length if size is None else size) for size in self._row)
 
 
 def row_keys(tokens: Tokens) -> list[bytes]:
-    """Return the key of each row: its ids, and the values of other inputs; the mask of a row without padding is known.
+    """Return the cache key of each row: the bytes of its token ids, and of any other token inputs.
 
-    Every column has int32 numbers, and as many of them.
+    The attention mask is not part of the key, because it is 1 for every token of a row without padding. Each input has
+    one int32 value for each token, so two different rows never have the same key.
     """
     columns = [tokens.columns[name].values for name in sorted(tokens.columns) if name != "attention_mask"]
     starts = tokens.columns["input_ids"].starts.tolist()
@@ -83,6 +89,9 @@ def row_keys(tokens: Tokens) -> list[bytes]:
 
 
 def most_bytes(size: int, row: RowShape, max_length: int, columns: int) -> int:
-    """Return a bound of the memory of a cache for `size` rows of up to `max_length` tokens in `columns` inputs."""
+    """Return an upper bound of the memory of a cache, in bytes.
+
+    The cache has `size` rows of up to `max_length` tokens, each with `columns` token inputs.
+    """
     numbers = int(np.prod([max_length if one is None else one for one in row]))
     return size * (4 * (numbers + max_length * columns) + ENTRY_BYTES)

@@ -21,30 +21,37 @@ SMALL_BYTES = 8 << 20
 # Default bound of engines side by side on a CPU: more would leave each request too few processors.
 MAX_INSTANCES = 4
 
-# Padded positions in one batch on a CPU: larger batches have no higher throughput there, only a longer wait.
+# Positions of one batch on a CPU, padding included: larger batches have no higher throughput there, only a longer wait.
 CPU_MAX_TOKENS = 256
 
 
 @dataclass(frozen=True)
 class Engines:
-    """How to open each engine: those that run `side_by_side`, and one that uses the processors of all of them."""
+    """The functions that open the engines of a service. Each function in `side_by_side` opens one of several engines.
+
+    These engines run at the same time. `solo` opens one more engine, which uses the processors of all the others
+    together; it is None if there is no such engine.
+    """
 
     side_by_side: list[Open]
     solo: Open | None = None
 
 
 def on_cpu(target: Target) -> bool:
-    """Return whether the target runs on this machine's processors, in a runtime that several threads may call."""
+    """Return whether the target runs on this machine's processors, in a runtime that several threads can call."""
     return target.device == "cpu" and BACKENDS[target.backend].callers
 
 
 @contextmanager
 def find_engines(target: Target, instances: int | None) -> Iterator[Engines]:
-    """Yield the engines for a target: `instances` side by side, or as many as suit the machine.
+    """Yield the engines for a target.
+
+    `instances` is the number of engines that run side by side. None means one on a GPU; on a CPU, it means one for each
+    processor, up to MAX_INSTANCES.
 
     On a CPU, throughput is highest with one engine for each processor, because no thread waits for another; latency is
-    lowest with one engine on all processors. So there are engines of both kinds. Those side by side share one open
-    runtime, which several threads may call.
+    lowest with one engine on all processors. So there are engines of both kinds. The engines that run side by side
+    share one open runtime, which several threads may call.
 
     Raises:
         ToolchainError: the graph cannot be opened.

@@ -20,7 +20,10 @@ from toolchain.serve.limits import Limits
 
 @dataclass(eq=False, slots=True)
 class QueuedRequest:
-    """The rows of one request, from arrival to response. Times are those of the batcher's clock, in nanoseconds."""
+    """One request from arrival to response: its rows, its deadline, and the logits that it has so far.
+
+    Times are those of the batcher's clock, in nanoseconds.
+    """
 
     tokens: Tokens
     result: "asyncio.Future[Logits]"
@@ -37,7 +40,7 @@ class QueuedRequest:
     times: Times = field(default_factory=Times)
 
     def select(self, rows: list[int]) -> Tokens:
-        """Return the tokens of some rows, given by index in rising order."""
+        """Return the tokens of some rows, whose indices are given in ascending order."""
         return self.tokens if len(rows) == len(self.tokens) else self.tokens.take(np.array(rows))
 
 
@@ -63,7 +66,7 @@ def capacity(end: int, limits: Limits) -> int:
 
 
 class BatchQueue:
-    """Queued rows in the order of arrival, by length bucket. `rows` is their number."""
+    """Queued rows in the order of arrival, by length bucket. `rows` is the number of queued rows."""
 
     def __init__(self, ends: tuple[int, ...], limits: Limits) -> None:
         """Make an empty queue for rows of up to `ends[-1]` tokens."""

@@ -1,4 +1,7 @@
-"""The stages of a cascade in a service: rows of which the first stage is sure need no place in the second's queue."""
+"""The two stages of a cascade in the service.
+
+Rows that the first stage is sure about never enter the queue of the second stage.
+"""
 
 import asyncio
 import time
@@ -24,7 +27,7 @@ LONG_TOKENS = 4096
 
 
 class Inline:
-    """A first stage that is cheaper than a queue: it runs at once."""
+    """A first stage that has no queue: it costs less time than queueing, so it runs rows at once."""
 
     def __init__(self, infer: Infer) -> None:
         self._infer = infer
@@ -32,7 +35,10 @@ class Inline:
     async def submit(
         self, tokens: Tokens, *, timeout_us: int = 0, arrived_ns: int | None = None
     ) -> tuple[Logits, Times]:
-        """Return the logits of rows, and the time that they took; nothing waits, so nothing times out."""
+        """Run rows, and return their logits and how long each phase took.
+
+        Rows do not wait, so `timeout_us` and `arrived_ns` have no effect.
+        """
         start = time.monotonic_ns()
         is_long = len(tokens.columns["input_ids"].values) > LONG_TOKENS
         ran = await asyncio.to_thread(run, self._infer, tokens) if is_long else run(self._infer, tokens)
@@ -40,18 +46,26 @@ class Inline:
 
 
 class Stages:
-    """The first stage, the margin from which its answer counts, and the counters of both stages."""
+    """The first stage of a cascade, the margin below which rows go to the second, and the count of rows by stage.
+
+    The answer of the first stage is final for a row whose margin reaches the threshold.
+    """
 
     def __init__(self, first: Batcher | Inline, threshold: float, counters: Counters) -> None:
-        """Count the rows of each stage in `counters`."""
+        """Make a cascade that counts the rows of each stage in `counters`.
+
+        A row goes to the second stage if its margin in the first stage is below `threshold`.
+        """
         self._first, self._threshold = first, threshold
         self._rows = counters.stage_rows = {FIRST: 0, SECOND: 0}
 
     async def answer(self, tokens: Tokens, second: Run, *, timeout_us: int, arrived_ns: int) -> tuple[Logits, Times]:
-        """Return the logits of rows, float32 [rows, classes]; `second` gets those of which the first stage is unsure.
+        """Return the logits of rows, float32 [rows, classes], and how long each phase took.
+
+        `second` runs the rows that the first stage is unsure about.
 
         Raises:
-            RefusedError: as either stage.
+            RefusedError: one of the stages refuses the rows.
         """
         logits, times = await self._first.submit(tokens, timeout_us=timeout_us, arrived_ns=arrived_ns)
         rest = np.flatnonzero(passed_on(logits, self._threshold))

@@ -31,7 +31,7 @@ BatchJob = tuple[list[Tokens], Callable[["BatchResult"], object]]
 
 @dataclass(frozen=True)
 class BatchResult:
-    """The outcome of one batch on one engine."""
+    """The outcome of running one batch on one engine."""
 
     # Logits of each group, float32 [rows, *row]; None for a group on which the engine failed.
     logits: Sequence[Logits | None]
@@ -46,7 +46,7 @@ class BatchResult:
 
 
 class Worker:
-    """An engine in a thread of its own. It calls back on the event loop on which it was made."""
+    """An engine in a thread of its own. Results are passed to callbacks on the event loop that created the worker."""
 
     def __init__(
         self, open_engine: Callable[[], AbstractContextManager[Infer]], warm_up: list[Batch], *, row: RowShape
@@ -68,11 +68,14 @@ class Worker:
         threading.Thread(target=self._work, name="engine", daemon=True).start()
 
     def begin(self, groups: list[Tokens], on_done: Callable[[BatchResult], object]) -> None:
-        """Start to run groups of rows as one batch; `on_done` is called once, on the event loop."""
+        """Start running groups of rows as one batch. A group has the rows of one request.
+
+        When the batch has run, `on_done` is called once with its result, on the event loop.
+        """
         self._jobs.put((groups, on_done))
 
     async def close(self) -> None:
-        """Close the engine; return after CLOSE_S even if it hangs in a batch."""
+        """Close the engine. Return after at most CLOSE_S seconds, even if the engine hangs in a batch."""
         self._jobs.put(None)
         await asyncio.wait([self._closed], timeout=CLOSE_S)
 
@@ -83,8 +86,9 @@ class Worker:
                     logits = _finite_logits(infer, batch)
                     if not is_of(logits.shape, len(batch["input_ids"]), self._row):
                         raise InputError(
-                            f"the engine returned logits {list(logits.shape)} for {len(batch['input_ids'])} rows, but "
-                            f"the model returns {self._row[-1]} numbers. Build the bundle again."
+                            f"the engine returned logits of shape {list(logits.shape)} for {len(batch['input_ids'])} "
+                            f"rows, but the last dimension of the model's logits is {self._row[-1]}. "
+                            "Build the bundle again."
                         )
                 self._settle(self.opened)
                 while job := self._jobs.get():
@@ -111,8 +115,8 @@ class Worker:
 def run(infer: Infer, groups: list[Tokens], *, probe: Batch) -> BatchResult:
     """Run groups of rows as one batch; if that fails, run each group alone, so that only a bad group fails.
 
-    An engine that fails on a single group is tried on `probe`, which it has run before. If it fails on that too, it
-    is broken.
+    A group has the rows of one request. An engine that fails on a single group is then tried on `probe`, a batch which
+    the engine has run before. An engine that fails on `probe` too is broken.
     """
     start = ready = time.monotonic_ns()
     try:
@@ -129,7 +133,10 @@ def run(infer: Infer, groups: list[Tokens], *, probe: Batch) -> BatchResult:
 
 
 def _run_each(infer: Infer, groups: list[Tokens], probe: Batch) -> BatchResult:
-    """Run each group as a batch of its own, until the engine is broken."""
+    """Run each group as a batch of its own, and return the results as one.
+
+    If the engine turns out to be broken, the remaining groups are not run, and their logits are None.
+    """
     results: list[BatchResult] = []
     for group in groups:
         if results and results[-1].broken:
@@ -146,7 +153,7 @@ def _run_each(infer: Infer, groups: list[Tokens], probe: Batch) -> BatchResult:
 
 
 def concatenated(groups: list[Tokens]) -> Tokens:
-    """Return the rows of several requests below each other."""
+    """Return the rows of all groups in one object, in their order."""
     if len(groups) == 1:
         return groups[0]
     columns = {name: Ragged.joined([group.columns[name] for group in groups]) for name in groups[0].columns}
@@ -156,7 +163,7 @@ def concatenated(groups: list[Tokens]) -> Tokens:
 def _finite_logits(infer: Infer, batch: Batch) -> Logits:
     logits = infer(batch)
     if not np.isfinite(logits).all():
-        raise InputError("the model returned logits that are not finite. Try another precision.")
+        raise InputError("the model returned logits that are not finite. Build the bundle in another precision.")
     return logits
 
 

@@ -1,8 +1,9 @@
-"""The handling of gRPC calls between the library and the methods: token, parsing, serialisation, refusals.
+"""The handling of each gRPC call around its method: admission, token, parsing, serialisation, and refusals.
 
-The library passes each request as bytes, and they are parsed here, so that invalid bytes get a plain refusal. Whatever
-goes wrong, the client sees a message of the service and never the text of an exception. Every call is handled from its
-head on, also one with a single request, so that a call whose request never comes can give way.
+gRPC's library passes each request as bytes. They are parsed here, so that invalid bytes get a plain refusal. Whatever
+goes wrong, the client sees a message of the service and never the text of an exception. Even a method with a single
+request is registered as a stream, so that its handler starts before the request arrives. Such a call has a place
+(places.py) from the start, and can be ended if its request never comes.
 """
 
 import asyncio
@@ -37,9 +38,9 @@ GRPC = "gRPC"
 # Longest message of a refusal. It travels in a header of at most 8 KiB, in which one byte may become three.
 MESSAGE_BYTES = 1300
 
-_SILENT = Reason.EXHAUSTED, "The call sent no request for too long"
+_SILENT = Reason.EXHAUSTED, "The client sent no request, or read no response, for too long"
 _BUSY = Reason.EXHAUSTED, "too many calls"
-_NO_TOKEN = Reason.UNAUTHENTICATED, "this service needs its token: metadata authorization: Bearer TOKEN"
+_NO_TOKEN = Reason.UNAUTHENTICATED, "this service requires a token: send it as metadata, authorization: Bearer TOKEN"
 _STOPPING = Reason.UNAVAILABLE, "Server is stopping, no new requests are accepted"
 
 # Takes a request's message and gRPC's context, and returns a message, or a dict with the message's fields.
@@ -50,13 +51,13 @@ Respond = Callable[[bytes, Any], Coroutine[Any, Any, bytes]]
 
 
 class Call:
-    """A call. `task` waits for its next request."""
+    """A gRPC call in progress. `task` is the asyncio task that waits for the client's next request."""
 
     def __init__(self, task: "asyncio.Task[Any] | None") -> None:
         self.task, self.hung_up = task, False
 
     def hang_up(self) -> None:
-        """Wait no longer for a request."""
+        """End the call: cancel the task that waits for its next request."""
         self.hung_up = True
         if self.task:
             self.task.cancel()
@@ -78,7 +79,10 @@ class CallHandler:
             task.cancel()
 
     def handlers(self, service: str, methods: Any) -> Any:
-        """Return gRPC's handlers of a service, given by its full name; `methods` has a method for each of them."""
+        """Return the object with which a service is registered in gRPC.
+
+        `service` is the service's full name. For each RPC, `methods` has a method with its name in snake case.
+        """
         by_name = {method.name: self._handler(method, methods) for method in SERVICES[service].methods}
         return grpc.method_handlers_generic_handler(service, by_name)
 
@@ -90,10 +94,13 @@ class CallHandler:
 
     @contextmanager
     def _place(self, context: Any, *, is_open: bool = False) -> Iterator[Call]:
-        """Yield the call of this task, which has a place.
+        """Give the current task's call a place (places.py), and yield the call.
+
+        `is_open` is True for health checks. They need no token, and are answered at shutdown and when all regular
+        places are taken.
 
         Raises:
-            RefusedError: there is no place for it; or, unless it is open to all, it lacks the token, or at shutdown.
+            RefusedError: there are too many calls, the service is stopping, or the call lacks the token.
         """
         call = Call(asyncio.current_task())
         try:
@@ -110,10 +117,10 @@ class CallHandler:
             self._places.leave(call)
 
     async def _receive(self, requests: AsyncIterator[bytes], call: Call) -> bytes:
-        """Return the one request of a call.
+        """Return the one request of a call, as bytes.
 
         Raises:
-            RefusedError: the call has lost its place, or it ends without a request.
+            RefusedError: the call was ended because its client was silent, or it ends without a request.
         """
         try:
             return await anext(requests)
@@ -129,7 +136,7 @@ class CallHandler:
             self._places.work(call)
 
     def _unary(self, descriptor: Any, method: Method) -> Callable[[AsyncIterator[bytes], Any], Awaitable[bytes]]:
-        """Return the handler of a method with one request and one response."""
+        """Return the gRPC handler of a method with one request and one response."""
         request_type, response_type = _message_types(descriptor)
         is_open, path = descriptor.name in OPEN_METHODS, _path(descriptor)
 
@@ -151,7 +158,10 @@ class CallHandler:
         return handle
 
     def _stream(self, descriptor: Any, method: Method) -> Callable[[AsyncIterator[bytes], Any], Awaitable[None]]:
-        """Return the handler of a stream. Responses are in the order of requests; a refusal concerns one request."""
+        """Return the gRPC handler of a method with streams of requests and responses.
+
+        Responses are in the order of the requests. A refused request does not end the stream.
+        """
         request_type, response_type = _message_types(descriptor)
 
         async def respond(blob: bytes, context: Any) -> bytes:
@@ -220,12 +230,19 @@ def _message_types(descriptor: Any) -> tuple[Any, Any]:
 
 
 def _host(peer: str) -> str:
-    """Return the address in gRPC's name of a client, such as ipv4:127.0.0.1:5000 or ipv6:%5B::1%5D:5000."""
+    """Return the IP address of a client.
+
+    `peer` is gRPC's name of the client, such as ipv4:127.0.0.1:5000 or ipv6:%5B::1%5D:5000.
+    """
     return urllib.parse.unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")
 
 
 async def _parse(message_type: Any, blob: bytes) -> Any:
-    """Return the message in bytes."""
+    """Return the message that `blob` contains.
+
+    Raises:
+        RefusedError: `blob` is not a message of this type.
+    """
     try:
         return await aside(len(blob), partial(message_type.FromString, blob))
     except DecodeError as error:
@@ -242,7 +259,7 @@ def _as_refusal(error: Exception) -> RefusedError:
     if isinstance(error, RefusedError):
         return error
     log.error("gRPC: a call failed", exc_info=error)
-    return RefusedError(Reason.INTERNAL, "the service failed; its log says why")
+    return RefusedError(Reason.INTERNAL, "the service failed on this call; the log of the service has the reason")
 
 
 async def _abort(context: Any, refused: RefusedError) -> NoReturn:

@@ -1,7 +1,7 @@
-"""gRPC messages to requests, and responses to gRPC messages.
+"""Conversion of gRPC messages to requests, and of responses to gRPC messages.
 
 The tensors of a request are either all raw (`raw_input_contents`, one element for each input) or all typed
-(`contents`). Those of a response are raw, as Triton's are. Refusals have the texts of Triton 2.51.
+(`contents`). The tensors of a response are raw, as Triton's are. Error messages are those of Triton 2.51.
 """
 
 from collections.abc import Iterator
@@ -28,11 +28,11 @@ _Response = MESSAGES["inference.ModelInferResponse"]
 
 
 def to_request(message: Any, *, left_us: int) -> InferRequest:
-    """Return the request of a ModelInferRequest.
+    """Return the InferRequest that a gRPC message contains.
 
     Args:
         message: the ModelInferRequest.
-        left_us: microseconds until the caller's deadline, 0 without one.
+        left_us: microseconds until the caller's deadline; 0 if it has none.
 
     Raises:
         RefusedError: a tensor does not match its datatype or shape, or is in shared memory.
@@ -56,7 +56,7 @@ def to_request(message: Any, *, left_us: int) -> InferRequest:
 
 
 def to_message(response: InferResponse) -> Any:
-    """Return the ModelInferResponse of a response."""
+    """Return a response as a ModelInferResponse message."""
     message = _Response(model_name=response.model, model_version=response.version, id=response.id)
     for tensor in response.outputs:
         message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.array.shape)
@@ -91,7 +91,7 @@ def _typed(declared: Declared, contents: Any) -> Tensor:
 
 
 def _classes(output: Any) -> int:
-    """Return how many of an output's best classes are requested."""
+    """Return the number of best classes that a request asks for in this output."""
     count = output.parameters["classification"]
     if not count.HasField("int64_param"):
         raise invalid("invalid value type for 'classification' parameter, expected int64_param")
@@ -101,6 +101,9 @@ def _classes(output: Any) -> int:
 
 
 def _timeout_us(message: Any, left_us: int) -> int:
-    """Return the timeout in microseconds: the shorter of the request's own and the time to its deadline; 0 is none."""
+    """Return the timeout of a request in microseconds, or 0 if it has none.
+
+    It is the shorter of the timeout in the request and `left_us`, the time until the call's deadline.
+    """
     timeout_us = message.parameters["timeout"].int64_param if "timeout" in message.parameters else 0
     return min((limit for limit in (timeout_us, left_us) if limit > 0), default=0)

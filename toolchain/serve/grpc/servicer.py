@@ -45,7 +45,7 @@ OPTIONS = (
 
 
 class GrpcServer:
-    """A gRPC server on a port."""
+    """The gRPC server of a service, on one port."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class GrpcServer:
         tls: Tls | None = None,
         requests: RequestLog = OFF,
     ) -> None:
-        """Make a server on a port, 0 for any free one; `start` opens it.
+        """Bind a port, or any free one if `port` is 0. `start` then accepts calls.
 
         Callers must send `token` as metadata `authorization: Bearer TOKEN`, except for health checks.
 
@@ -73,7 +73,7 @@ class GrpcServer:
         self.server, self.port = self._listen(port)
 
     def _listen(self, port: int) -> tuple[Any, int]:
-        """Return a new server, and the port that it has taken."""
+        """Return a new server, and the number of the port that it has bound."""
         server = grpc.aio.server(options=self._options)
         server.add_generic_rpc_handlers(self._handlers)
         address, tls = f"{host_in_url(self._host)}:{port}", self._tls
@@ -86,25 +86,31 @@ class GrpcServer:
         return server, bound
 
     async def start(self) -> None:
-        """Start to accept calls."""
+        """Start accepting calls."""
         await self.server.start()
         self._maintenance = asyncio.create_task(self._maintain())
 
     async def _maintain(self) -> None:
-        """End calls that wait too long for their request, and start the server again if it ends by itself."""
+        """End calls that wait too long for their request, and restart the server if it stops by itself.
+
+        This runs until `stop`.
+        """
         is_running = True
         while is_running:
             try:
                 is_running = await self.server.wait_for_termination(1)
             except Exception as error:  # one call whose method is not UTF-8 ends grpcio's loop over calls
-                log.error("gRPC: the server has ended (%s) and starts again", type(error).__name__)
+                log.error("gRPC: the server stopped because of an error (%s) and is restarted", type(error).__name__)
                 await self.server.stop(None)
                 self.server, _ = self._listen(self.port)
                 await self.server.start()
             self._places.hang_up_silent(GRPC_IDLE_S)
 
     async def stop(self, grace_s: float) -> None:
-        """Accept no more calls and no more requests of streams; cancel what is unfinished after `grace_s` seconds."""
+        """Refuse new calls and further requests of open streams.
+
+        Cancel calls that are unfinished after `grace_s` seconds.
+        """
         self._handler.close()
         await asyncio.sleep(min(grace_s, REFUSE_S))
         self._maintenance.cancel()
@@ -118,9 +124,10 @@ def _credentials(tls: Tls) -> Any:
 
 @dataclass(frozen=True)
 class Methods:
-    """The methods of both protocols, under the protocols' names in lower case.
+    """The RPC methods of the inference protocol and of gRPC's health check, by their names in snake case.
 
-    Each takes the request's message and gRPC's context. It returns a message, or a dict with the message's fields.
+    Each method takes the request message and gRPC's context. It returns the response message, or a dict with the fields
+    of that message.
     """
 
     service: "Service"

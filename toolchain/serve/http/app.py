@@ -1,7 +1,7 @@
-"""The HTTP application: the routes, and how responses and refusals are written.
+"""The HTTP application: it finds the handler of each path, and forms responses and refusals.
 
-It uses no framework, and no ASGI. There is one model in one version, so every path is a key of one dict, and an
-inference request passes through nothing else on its way to the service.
+It uses neither a web framework nor ASGI. There is one model in one version, so one dict has every path, and an
+inference request passes through no other layer on its way to the service.
 """
 
 import asyncio
@@ -53,18 +53,21 @@ Routes = dict[str, dict[str, Handler]]
 
 
 def json_response(value: Any, status: int = 200, headers: Headers = ()) -> Response:
-    """Return a value as JSON. A number that is not finite becomes null."""
+    """Return a response with `value` as JSON. A number that is not finite becomes null."""
     return Response(orjson.dumps(value), status, headers=headers)
 
 
 def error_response(path: str, status: int, message: str, headers: Headers = ()) -> Response:
-    """Return a message in the form that the clients of a path expect."""
+    """Return an error response with `message`, in the JSON form that clients of this path expect."""
     form = clients.ERRORS.get(path)
     return json_response(form(status, message) if form else {"error": message}, status, headers)
 
 
 def refusal(error: RefusedError, path: str) -> Response:
-    """Return the response to a refused request. A busy service says when to try again (Retry-After)."""
+    """Return the response to a refused request.
+
+    If the service is not available, the response says after how many seconds to try again (Retry-After).
+    """
     headers: dict[Reason, Headers] = {
         Reason.UNAVAILABLE: ((b"retry-after", b"1"),),
         Reason.UNAUTHENTICATED: ((b"www-authenticate", b"Bearer"),),
@@ -74,7 +77,7 @@ def refusal(error: RefusedError, path: str) -> Response:
 
 
 class Application:
-    """The HTTP application of one service."""
+    """The HTTP application of one service: called with a request, it returns the response."""
 
     def __init__(
         self,
@@ -85,14 +88,14 @@ class Application:
         public: bool = False,
         requests: RequestLog = OFF,
     ) -> None:
-        """Make the routes.
+        """Create the routes.
 
         Args:
-            service: the service that responds.
-            token: the token that clients must show.
+            service: the service that runs the requests.
+            token: the token that clients must send; None if they need none.
             gpus: the GPUs that /metrics reports.
-            public: whether others than this machine's users may connect. Without a token, they then see built-in
-                sentences and no rows of the model's data.
+            public: whether other machines can connect. If they can and need no token, the pages show built-in sentences
+                and not rows of the model's data.
             requests: the log of requests.
         """
         self.requests = requests
@@ -105,7 +108,10 @@ class Application:
         self.open_routes, self.routes = self._open_routes(), self._routes()
 
     def _open_routes(self) -> Routes:
-        """Return the routes that need no token: health, and pages, which then say nothing about the model."""
+        """Return the routes that need no token: the health checks and the web pages.
+
+        If other routes need a token, these pages show nothing about the model.
+        """
         document = openapi.document(self.service.limits, openapi.ANY_MODEL if self.token else self.shown)
         return {
             **{path: {"GET": self._live if path.endswith("live") else self._ready} for path in HEALTH},
@@ -138,7 +144,7 @@ class Application:
         return routes
 
     async def __call__(self, request: Request) -> Response:
-        """Return the response to a request. An exception of a handler becomes one."""
+        """Return the response to a request: an error response if the handler of the request raises an exception."""
         known = request.path in self.open_routes or request.path in self.routes
         with self.requests.request(request.method, request.path if known else None) as entry:
             response = await self._respond(request)
@@ -169,18 +175,19 @@ class Application:
             return error_response(request.path, 500, "internal error")
 
     def _find(self, request: Request, method: str) -> Handler:
-        """Return the handler of a request.
+        """Return the handler for the path of a request and a method.
 
         Raises:
-            RefusedError: the request lacks the token or, where there is none, comes from another web site; or its path
-                or model is unknown.
+            RefusedError: the request lacks the token; the service has no token, and a page of another web site sent the
+                request; or the path or the model is unknown.
         """
         if not self.token and request.path not in HEALTH:
             check_origin(request.headers, changes=method != "GET", public=self.public)
         methods = self.open_routes.get(request.path)
         if methods is None:
             if self.token and not is_authorized(request.headers, self.token):
-                raise RefusedError(Reason.UNAUTHENTICATED, "this service needs its token: Authorization: Bearer TOKEN")
+                message = "this service requires a token: send it in a header, Authorization: Bearer TOKEN"
+                raise RefusedError(Reason.UNAUTHENTICATED, message)
             methods = self.routes.get(request.path)
         if methods is None:
             raise self._unknown_path(request.path)
@@ -198,7 +205,7 @@ class Application:
         if path in clients.ERRORS:  # The client expects another server: this model lacks that path.
             head, name = self.service.head, self.service.name
             answers = " and ".join(["/classify", *head.routes])
-            return RefusedError(Reason.NOT_FOUND, f"{name} is {head.what}, which answers {answers}, not {path}")
+            return RefusedError(Reason.NOT_FOUND, f"{name} is {head.what}: it responds to {answers}, not to {path}")
         return RefusedError(Reason.NOT_FOUND, "Not Found")
 
     async def _infer(self, version: str, request: Request) -> Response:
@@ -256,10 +263,10 @@ class Application:
 
 
 async def _decoded(request: Request, decode: Callable[[bytes], T]) -> T:
-    """Return what `decode` makes of the body of a request.
+    """Read the body of a request, and return the result of `decode`, which gets the body.
 
     Raises:
-        RefusedError: as `read_body` and `decode`.
+        RefusedError: `read_body` or `decode` refuses the body.
     """
     body = await read_body(request)
     return await aside(len(body), partial(decode, body))

@@ -1,4 +1,4 @@
-"""The bodies of HTTP messages: compression in both directions."""
+"""Decompression of the bodies of requests, and compression of the bodies of responses."""
 
 import zlib
 
@@ -13,10 +13,13 @@ _MIN_COMPRESSED_BYTES = 1024
 
 
 async def read_body(request: Request) -> bytes:
-    """Return the decompressed body. Its limit counts both as it arrives and decompressed.
+    """Return the decompressed body of a request.
+
+    The size limit applies to the body both before and after decompression.
 
     Raises:
-        RefusedError: the body is larger, it does not match its content encoding, or this is neither gzip nor deflate.
+        RefusedError: the body is too large, its content encoding is neither gzip nor deflate, or the body does not
+            match this encoding.
     """
     encoding = request.headers.get(b"content-encoding", b"identity").strip().lower()
     if encoding not in _WBITS and encoding not in (b"identity", b""):
@@ -30,7 +33,7 @@ def _decompress(body: bytes, wbits: int, request: Request) -> bytes:
     try:
         data = decompressor.decompress(body, request.limit + 1)
     except zlib.error:
-        raise invalid("the request's body is not compressed as its Content-Encoding says") from None
+        raise invalid("the request's body does not match its Content-Encoding") from None
     if len(data) > request.limit:
         raise request.too_large()
     if not decompressor.eof or decompressor.unused_data:
@@ -39,9 +42,10 @@ def _decompress(body: bytes, wbits: int, request: Request) -> bytes:
 
 
 def compress(body: bytes, accepted: bytes) -> tuple[bytes, bytes | None]:
-    """Return a response's body as the client prefers it, and its content encoding if it is compressed.
+    """Return the body of a response, compressed if the client accepts that, and its content encoding.
 
-    `accepted` is the header Accept-Encoding.
+    The content encoding is None if the body is not compressed; small bodies never are. `accepted` is the value of the
+    client's Accept-Encoding header.
     """
     if not accepted or len(body) < _MIN_COMPRESSED_BYTES:
         return body, None
@@ -54,7 +58,7 @@ def compress(body: bytes, accepted: bytes) -> tuple[bytes, bytes | None]:
 
 
 def _weight(accepted: bytes, name: bytes) -> float:
-    """Return the weight (q) of an encoding in Accept-Encoding; 0 if it is not accepted."""
+    """Return the weight (q, from 0 to 1) of an encoding in Accept-Encoding; 0 if it is not accepted."""
     for entry in accepted.lower().split(b","):
         encoding, _, weight = entry.replace(b" ", b"").partition(b";q=")
         if encoding == name:

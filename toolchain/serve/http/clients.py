@@ -1,4 +1,7 @@
-"""Requests of other servers' clients: OpenAI's for embeddings, and text-embeddings-inference's for ranking."""
+"""Two paths that are compatible with the clients of other servers: their requests and responses.
+
+`POST /v1/embeddings` has the form of OpenAI's API, `POST /rerank` that of text-embeddings-inference.
+"""
 
 import base64
 from collections.abc import Callable, Mapping
@@ -29,7 +32,10 @@ RERANK_KEYS = ("query", "texts", "raw_scores", "return_text", "truncate", "trunc
 
 @dataclass(frozen=True)
 class EmbeddingsRequest:
-    """A request of POST /v1/embeddings: its texts, the model's name if it names one, and the form of the vectors."""
+    """A request of POST /v1/embeddings: its texts, a model's name, and whether it asks for vectors in base64.
+
+    `model` is None if the request names no model.
+    """
 
     texts: list[str]
     model: str | None
@@ -38,7 +44,10 @@ class EmbeddingsRequest:
 
 @dataclass(frozen=True)
 class RerankRequest:
-    """A request of POST /rerank: a query, the texts to rank, and what the response has."""
+    """A request of POST /rerank: a query, and the texts to rank.
+
+    With `raw_scores`, the response has logits as scores. With `return_text`, it repeats the texts.
+    """
 
     query: str
     texts: list[str]
@@ -47,10 +56,13 @@ class RerankRequest:
 
 
 def decode_embeddings(body: bytes, *, width: int | None, max_rows: int) -> EmbeddingsRequest:
-    """Return the request in a body of POST /v1/embeddings; `width` is the only value of `dimensions` that is taken.
+    """Return the request in a body of POST /v1/embeddings.
+
+    `width` is the size of the model's vectors, and the only value that the key `dimensions` may have. `max_rows` is the
+    largest number of texts.
 
     Raises:
-        RefusedError: the body has another form, or asks for what the model does not do.
+        RefusedError: the body is malformed, has too many texts, or asks for something that the model does not support.
     """
     record = _record(body, EMBEDDINGS_KEYS, "input")
     form = record.get("encoding_format") or "float"
@@ -65,7 +77,10 @@ def decode_embeddings(body: bytes, *, width: int | None, max_rows: int) -> Embed
 
 
 def embeddings(ran: Ran, request: EmbeddingsRequest, model: str) -> EmbeddingsResponse:
-    """Return the response to a request of POST /v1/embeddings; a text that was cut has `truncated` too."""
+    """Return the response to a request of POST /v1/embeddings.
+
+    The entry of a text has the key `truncated` if the text was cut.
+    """
 
     def row(index: int) -> EmbeddedText:
         vector = ran.logits[index]
@@ -83,8 +98,9 @@ def decode_rerank(body: bytes, max_rows: int, max_characters: int) -> RerankRequ
     """Return the request in a body of POST /rerank.
 
     Raises:
-        RefusedError: the body has another form, or asks for what the model does not do; or the texts, each with the
-            query, have more than `max_characters` (TOO_LARGE).
+        RefusedError: the body is malformed, or asks for something that the model does not support; or it has more than
+            `max_rows` texts, or more than `max_characters` characters, where the query counts once for each text
+            (TOO_LARGE).
     """
     record = _record(body, RERANK_KEYS, "query", "texts")
     if type(record["query"]) is not str:
@@ -100,14 +116,17 @@ def decode_rerank(body: bytes, max_rows: int, max_characters: int) -> RerankRequ
     characters = len(record["query"]) * len(texts) + sum(map(len, texts))
     if characters > max_characters:
         raise too_large(
-            f"the texts, each with the query, have {characters} characters, and a request may have {max_characters}: "
-            "send several requests"
+            f"the request has {characters} characters, counting the query once for each text, but at most "
+            f"{max_characters} are allowed: send several requests"
         )
     return RerankRequest(record["query"], texts, flags["raw_scores"], flags["return_text"])
 
 
 def ranked(ran: Ran, request: RerankRequest, head: Head) -> list[RankedText]:
-    """Return the response to a request of POST /rerank: the texts by falling score, equal scores in their order."""
+    """Return the response to a request of POST /rerank: the texts in descending order of score.
+
+    Texts with equal scores keep the order of the request.
+    """
     values = (ran.logits if request.raw_scores else head.scores(ran.logits))[:, 0]
     found: list[RankedText] = []
     for index in np.argsort(-ran.logits[:, 0], kind="stable").tolist():
@@ -138,11 +157,14 @@ ERRORS: dict[str, Callable[[int, str], Mapping[str, Any]]] = {
 
 
 def _record(body: bytes, known: tuple[str, ...], *required: str) -> dict[str, Any]:  # values of JSON
-    """Return the object in a body, which has no unknown key and all of `required`."""
+    """Return the JSON object in a body.
+
+    Refuse a key that is not in `known`, and an object that lacks one of `required`.
+    """
     record = load(body)
     refuse_repeated(body, [record])
     if unknown := [key for key in record if key not in known]:
-        raise invalid(f"unknown key '{unknown[0]:.64}': give {' and '.join(required)}")
+        raise invalid(f"unknown key '{unknown[0]:.64}': the known keys are {', '.join(known)}")
     if absent := [key for key in required if key not in record]:
         raise invalid(f"'{absent[0]}' is missing: give {' and '.join(required)}")
     return record

@@ -1,8 +1,9 @@
-"""HTTP bodies to requests, and responses to HTTP bodies.
+"""Conversion of HTTP bodies to requests, and of responses to HTTP bodies.
 
 `POST /v2/models/NAME/infer` takes JSON. Its tensors are in the JSON, or in binary form after it: the header
 `Inference-Header-Content-Length` gives the length of the JSON, and each tensor's `binary_data_size` gives its number of
-bytes; they follow in the order of the tensors. `POST /classify` takes plain JSON with one text or several.
+bytes. Binary tensors follow each other in the order in which the JSON lists them. `POST /classify` takes plain JSON
+with one text or several.
 
 Sources: KServe's V2 protocol; Triton's extensions for binary tensors, classification and parameters. Where Triton 2.51
 responds with 500 to wrong JSON, this service responds with 400 and the same text.
@@ -55,7 +56,7 @@ _ONE_SOURCE = (
 
 @dataclass(frozen=True)
 class OutputForm:
-    """Which outputs of a response are in binary form."""
+    """Which outputs of a response are sent in binary form; the others are sent in JSON."""
 
     # The form of outputs that `chosen` lacks.
     binary: bool = False
@@ -64,10 +65,12 @@ class OutputForm:
 
 
 def split(body: bytes, json_length: bytes | None) -> tuple[bytes | memoryview, memoryview]:
-    """Return the JSON of a body, and the bytes after it. Without the header's `json_length`, the whole body is JSON.
+    """Return the JSON of a body, and the bytes after it.
+
+    `json_length` is the value of LENGTH_HEADER. If it is None, the whole body is JSON.
 
     Raises:
-        RefusedError: `json_length` is not a number of bytes within the body.
+        RefusedError: `json_length` is not a number from 1 to the length of the body.
     """
     if json_length is None:
         return body, memoryview(b"")
@@ -83,7 +86,7 @@ def split(body: bytes, json_length: bytes | None) -> tuple[bytes | memoryview, m
 def decode(
     body: bytes, *, model: str, version: str, json_length: bytes | None = None
 ) -> tuple[InferRequest, OutputForm]:
-    """Return the inference request in a body, and the form of its outputs.
+    """Return the inference request in a body, and the form in which it asks for its outputs.
 
     `json_length` is the value of LENGTH_HEADER. Whether the request fits the model is checked later.
 
@@ -114,9 +117,9 @@ def decode(
 
 
 def encode(response: InferResponse, form: OutputForm) -> tuple[bytes, int | None]:
-    """Return the body of a response, and the length of its JSON if binary tensors follow it.
+    """Return the body of a response, and the length of its JSON in bytes.
 
-    In JSON, a number that is not finite becomes null.
+    The length is None if no binary tensors follow the JSON. In JSON, a number that is not finite becomes null.
     """
     outputs: list[JsonObject] = []
     blobs = [b""]
@@ -139,17 +142,20 @@ def encode(response: InferResponse, form: OutputForm) -> tuple[bytes, int | None
 
 
 def by_row(rows: Iterable[Any]) -> Any:
-    """Return a list in a form that orjson writes at once: it keeps Python's global lock while it writes one value."""
+    """Return rows as a list that is already JSON, for orjson to insert into a larger value.
+
+    Each row is serialised by its own call, because orjson holds Python's global lock during a call.
+    """
     return orjson.Fragment(b"[%b]" % b",".join(map(orjson.dumps, rows)))
 
 
 def decode_classify(body: bytes, texts_per_row: int, max_rows: int) -> tuple[list["Text"], bool]:
-    """Return the rows in a body of /classify, and whether they were given as a list.
+    """Return the rows in a body of /classify, and whether the body gives them as lists.
 
     A row is a tuple of `texts_per_row` texts.
 
     Raises:
-        RefusedError: the body has another form, more than `max_rows` rows, or lacks texts that the model takes.
+        RefusedError: the body is malformed, has more than `max_rows` rows, or lacks a text that the model needs.
     """
     given = load(body)
     refuse_repeated(body, [given])
@@ -157,7 +163,7 @@ def decode_classify(body: bytes, texts_per_row: int, max_rows: int) -> tuple[lis
     required = CLASSIFY_KEYS[:texts_per_row]
     unknown = [key for key in record if key not in CLASSIFY_KEYS]
     if unknown or len(record) < len(given):
-        wrong = f"unknown key '{shown(unknown[0])}'" if unknown else "a text is given under two keys"
+        wrong = f"unknown key '{shown(unknown[0])}'" if unknown else "the same text is given under two keys"
         raise invalid(f"{wrong}: give {' and '.join(required)}")
     if "pair" in record and "pair" not in required:
         raise invalid("'pair' is not allowed: this model takes one text")
@@ -169,9 +175,11 @@ def decode_classify(body: bytes, texts_per_row: int, max_rows: int) -> tuple[lis
 
 
 def refuse_repeated(text: bytes | memoryview, objects: list[JsonObject]) -> None:
-    """Refuse JSON that gives a key twice, of which a parser keeps only the last and a proxy perhaps the first.
+    """Refuse JSON in which an object has the same key twice.
 
-    `objects` are those that were found in it. Each of their members has a colon in the text.
+    A parser keeps only the last of the two values, and a proxy may have checked the first. `objects` are the objects
+    that were parsed from `text`. If `text` has more colons than they have members, it is parsed once more, to look for
+    repeated keys.
     """
     text = bytes(text)
     if text.count(b":") == sum(map(len, objects)):
@@ -188,16 +196,16 @@ def refuse_repeated(text: bytes | memoryview, objects: list[JsonObject]) -> None
 
 
 def read_texts(record: JsonObject, key: str, max_rows: int) -> list[str]:
-    """Return the texts of a member that is one text or a list of them.
+    """Return the texts under a key, whose value is one text or a list of texts.
 
     Raises:
-        RefusedError: it is missing or something else, or has more than `max_rows` texts.
+        RefusedError: the key is missing, its value is something else, or it has more than `max_rows` texts.
     """
     if key not in record:
         raise invalid(f"'{key}' is missing: give a text, or a list of texts")
     texts = record[key] if isinstance(record[key], list) else [record[key]]
     if len(texts) > max_rows:
-        raise too_large(f"the list has {len(texts)} rows, and a request may have {max_rows}: send several requests")
+        raise too_large(f"the list has {len(texts)} rows, but a request can have {max_rows}: send several requests")
     if not texts or not all(type(text) is str for text in texts):
         raise invalid(f"'{key}' must be a text, or a list of texts")
     return texts
@@ -213,7 +221,10 @@ def _output_form(outputs: list[JsonObject], *, binary: bool) -> OutputForm:
 
 
 def _input(record: JsonObject, binary: memoryview, model: str) -> tuple[Tensor, memoryview]:
-    """Return a tensor, and of the bytes after the JSON those that are left behind it. Nothing is copied."""
+    """Return the tensor that `record` describes, and the bytes that are left for the inputs after it.
+
+    `binary` has the bytes after the JSON that earlier inputs have not used. It is not copied.
+    """
     name, datatype = _member(record, "name", str), _member(record, "datatype", str)
     shape = _member(record, "shape", list)
     if not set(map(type, shape)) <= {int}:  # integers that cannot be sizes are refused later
@@ -231,7 +242,7 @@ def _input(record: JsonObject, binary: memoryview, model: str) -> tuple[Tensor, 
 
 
 def _from_json(declared: Declared, data: list[Any]) -> Tensor:
-    """Return the tensor of an input whose elements are in the JSON."""
+    """Return the tensor of an input whose elements are given in the JSON."""
     name, datatype = declared.name, declared.datatype
     values, types = _flatten(declared, data)
     if datatype == BYTES:
@@ -245,7 +256,10 @@ def _from_json(declared: Declared, data: list[Any]) -> Tensor:
 
 
 def _flatten(declared: Declared, values: list[Any]) -> tuple[list[Any], set[type]]:
-    """Return the elements of nested lists, and their types. Lists of unequal depth remain among the elements."""
+    """Return the elements of nested lists in one list, and the set of their Python types.
+
+    If the lists are not all nested equally deep, the deeper lists remain among the elements.
+    """
     for _ in range(MAX_DIMENSIONS):
         declared.check_size(len(values))
         if (types := set(map(type, values))) != {list}:
@@ -263,10 +277,10 @@ def _check_elements(types: set[type], kind: str) -> None:
 
 
 def load(data: bytes | memoryview) -> JsonObject:
-    """Return the object in a body.
+    """Return the JSON object in a body.
 
     Raises:
-        RefusedError: it is not JSON, or not an object.
+        RefusedError: the body is not JSON, or not an object.
     """
     try:
         record = orjson.loads(data)
@@ -281,7 +295,10 @@ _REQUIRED: Any = object()
 
 
 def _objects(record: JsonObject, key: str, default: Any = _REQUIRED) -> list[JsonObject]:
-    """Return a member that is a list of objects, which describe tensors."""
+    """Return the value of a key: a list of objects that describe input or output tensors.
+
+    If the key is missing, return `default`, or refuse the request if there is no default.
+    """
     values: list[JsonObject] = _member(record, key, list, default)
     if len(values) > MAX_TENSORS:
         raise invalid(f"expected at most {MAX_TENSORS} {key} but got {len(values)} {key}")
@@ -291,7 +308,10 @@ def _objects(record: JsonObject, key: str, default: Any = _REQUIRED) -> list[Jso
 
 
 def _member(record: JsonObject, key: str, kind: type, default: Any = _REQUIRED) -> Any:
-    """Return a member of a JSON object, of exactly the type `kind`."""
+    """Return the value of a key in a JSON object. It must have exactly the type `kind`.
+
+    If the key is missing, return `default`, or refuse the request if there is no default.
+    """
     value = record.get(key, default)
     if value is _REQUIRED:
         raise invalid(f"Unable to parse '{key}': attempt to access non-existing object member '{key}'")

@@ -1,8 +1,9 @@
-"""One HTTP connection: requests from httptools, which parses them, and their responses in order.
+"""One HTTP connection: httptools parses its requests, and their responses are sent in the order of the requests.
 
-Nothing that follows the head of a request changes it: trailers are dropped, and an offer to upgrade is ignored (RFC
-9110, sections 6.5.1 and 7.8). The service knows each body's limit when its head arrives, so a body needs no flow
-control; requests behind the first are read no further until it is answered.
+Trailers are dropped, and an offer to upgrade to another protocol is ignored, so nothing after the head of a request
+changes the request (RFC 9110, sections 6.5.1 and 7.8). The service knows the limit of each body when the head arrives,
+so a body needs no flow control. If a second request arrives before the first is answered, the connection reads no more
+until then.
 """
 
 import asyncio
@@ -51,7 +52,7 @@ FULL = (
 
 
 class Connection(asyncio.Protocol):
-    """The connection of one client. Its methods `on_...` are called by the parser."""
+    """The connection of one client. The parser calls the methods `on_...`."""
 
     def __init__(self, server: "HttpServer") -> None:
         self._server = server
@@ -73,7 +74,10 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0
 
     async def open(self, client: socket.socket, tls: "ssl.SSLContext | None") -> None:
-        """Connect a client that has a place. A TLS client whose handshake fails is disconnected."""
+        """Start the connection on the accepted socket of a client, which already has a place (places.py).
+
+        With `tls`, the handshake comes first; a client whose handshake fails is disconnected.
+        """
         connect = asyncio.get_running_loop().connect_accepted_socket
         try:
             await connect(lambda: self, client, ssl=tls, ssl_handshake_timeout=SILENT_S if tls else None)
@@ -81,11 +85,11 @@ class Connection(asyncio.Protocol):
             self._server.places.leave(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Note that the client can be read."""
+        """Store the transport. asyncio calls this when the connection is ready to read."""
         self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancel the request of a client that has left."""
+        """Free the client's place, and cancel the request that is being answered. asyncio calls this."""
         self._server.places.leave(self)
         if self._task:
             self._task.cancel()
@@ -98,12 +102,15 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def shutdown(self) -> None:
-        """Close the connection when the requests that have arrived are answered."""
+        """Close the connection if it has no unanswered request.
+
+        Otherwise it closes after the next response, because the application is shutting down.
+        """
         if not self._requests and not self.opening.cancel():
             self._transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Parse data of the client, and close the connection if a request is longer than any may be."""
+        """Parse data from the client. Disconnect a client that sends more data than the longest allowed request has."""
         if self._ended:
             return
         self._received += len(data)
@@ -118,7 +125,11 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def _parse(self, data: bytes) -> None:
-        """Parse data. The parser stops behind a head with an offer to upgrade, which is parsed again without it."""
+        """Parse data.
+
+        The parser stops after a head that offers an upgrade to another protocol. The head is then parsed again without
+        the offer.
+        """
         while True:
             try:
                 return self._parser.feed_data(data)  # type: ignore[no-any-return]
@@ -127,7 +138,7 @@ class Connection(asyncio.Protocol):
                 self._parser = httptools.HttpRequestParser(self)
 
     def _head_without_offer(self) -> bytes:
-        """Return the head of the current request without what offers another protocol."""
+        """Return the head of the current request without the headers that offer another protocol."""
         lines = [b"%s %s HTTP/%s" % (self._parser.get_method(), self._url, self._parser.get_http_version().encode())]
         for name, value in self._headers:
             if name == b"connection":
@@ -138,7 +149,10 @@ class Connection(asyncio.Protocol):
         return b"\r\n".join([*lines, b"\r\n"])
 
     def _refuse(self, message: str) -> None:
-        """Refuse data that is not HTTP, after the requests before it are answered."""
+        """Answer data that is not valid HTTP with 400, after the responses to earlier requests.
+
+        The connection then closes.
+        """
         self._ended = True
         request = self._incoming
         if request is None:
@@ -151,15 +165,18 @@ class Connection(asyncio.Protocol):
         request.refuse(invalid(message))
 
     def eof_received(self) -> bool:
-        """Answer what was asked before the client closed its side; return whether the connection stays open for this.
+        """Handle the end of the client's data.
 
-        A client that has left looks the same. It resets the connection when anything is sent to it, so an interim
-        response is sent, which all clients ignore. `has_left` sees the reset.
+        Return True to keep the connection open for responses that are not sent yet.
+
+        A client that has left looks like one that has only closed its sending side. But the machine of a
+        client that has left resets the connection when data arrives. So `100 Continue` is sent, which all clients
+        ignore, and `has_left` detects the reset.
         """
         if not self._requests or self._transport.get_extra_info("sslcontext"):
             return False
         if self._incoming:
-            self._refuse("the request ends before its body")
+            self._refuse("the client closed the connection before the end of the request's body")
         self._ended, self.half_closed = True, True
         self._requests[-1].keep_alive = False
         if self._task:
@@ -167,17 +184,17 @@ class Connection(asyncio.Protocol):
         return True
 
     def has_left(self) -> bool:
-        """Return whether a client that has closed its side has reset the connection too."""
+        """Return whether a client that has closed its sending side has also reset the connection."""
         client = self._transport.get_extra_info("socket") if self.half_closed else None
         return bool(client and client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
     def on_message_begin(self) -> None:
-        """Begin a request."""
+        """Reset the data of the request that is being parsed, because a new one begins."""
         self._received, self._max_received = 0, HEAD_BYTES
         self._url, self._headers, self._head_bytes = b"", [], 0
 
     def on_url(self, url: bytes) -> None:
-        """Add to the path."""
+        """Append to the URL of the request, which may arrive in several parts."""
         self._count(len(url))
         self._url += url
 
@@ -193,7 +210,10 @@ class Connection(asyncio.Protocol):
             raise invalid(f"the request's head or trailers exceed {HEAD_BYTES} bytes")
 
     def on_headers_complete(self) -> None:
-        """Begin to answer a request, if none is before it."""
+        """Check the head of a request, and queue the request.
+
+        The request is answered at once if no other request is being answered.
+        """
         if self._ended:
             return
         method = self._parser.get_method()
@@ -203,11 +223,11 @@ class Connection(asyncio.Protocol):
             return  # `_parse` begins the request again
         version, headers = self._parser.get_http_version(), by_name(self._headers)
         if version not in ("1.0", "1.1"):
-            raise invalid("the version of HTTP is neither 1.0 nor 1.1")
+            raise invalid("the HTTP version is neither 1.0 nor 1.1")
         if not _HOST.fullmatch(headers.get(b"host", b"" if version == "1.0" else b" ")):
-            raise invalid("a request needs one header Host, which names a host")
+            raise invalid("a request needs exactly one Host header, with a valid host name")
         if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
-            raise invalid("the only transfer coding is chunked")
+            raise invalid("the only supported Transfer-Encoding is chunked")
         url = httptools.parse_url(self._url)
         if url.host:  # the header does not count then (RFC 9112, section 3.2.2)
             headers[b"host"] = url.host
@@ -230,12 +250,15 @@ class Connection(asyncio.Protocol):
         self._enqueue(request)
 
     def on_body(self, body: bytes) -> None:
-        """Add to the request's body."""
+        """Append to the request's body."""
         if self._incoming:
             self._incoming.add(body)
 
     def on_message_complete(self) -> None:
-        """End the request, unless it begins again without an offer to upgrade."""
+        """Mark the request as complete.
+
+        Do nothing after a head with an offer to upgrade, because it is parsed again without the offer.
+        """
         request, self._incoming = self._incoming, None
         if not request:
             return
@@ -272,7 +295,7 @@ class Connection(asyncio.Protocol):
         return self._server.places.wait(self)
 
     def _go_on(self) -> None:
-        """Answer the next request that has arrived."""
+        """Start to answer the next request. If no other request is queued, read from the client again."""
         self._start()
         if len(self._requests) == 1 and not self._ended:
             self._transport.resume_reading()
@@ -280,7 +303,11 @@ class Connection(asyncio.Protocol):
                 self._server.places.wait(self)
 
     def _finish(self, request: Request) -> None:
-        """Close the connection when the client has; data that it still sends would reset it, and responses be lost."""
+        """Close the connection after its last response, but not before the client closes its side.
+
+        This wait ends after DISCARD_S seconds. Without it, data that the client still sends would reset the connection,
+        and the client could lose the responses. With TLS, the connection closes at once after a complete request.
+        """
         self._requests.clear()
         if self.half_closed:
             return self._transport.close()
@@ -305,16 +332,19 @@ class Connection(asyncio.Protocol):
             self._transport.write(body[start : start + _PIECE_BYTES])  # a view would keep what is read
 
     def pause_writing(self) -> None:
-        """Start no further request until the client has read its responses. Others give way if all are too large."""
+        """Answer no further request until the client has read its responses. asyncio calls this.
+
+        If the unread responses of all clients exceed MAX_UNREAD_BYTES, silent clients are disconnected.
+        """
         self._paused = True
         self._server.places.make_room(self, MAX_UNREAD_BYTES, Connection.unread_bytes)
 
     def unread_bytes(self) -> int:
-        """Return how much the client has not read, once it is so much that the connection is paused."""
+        """Return how many bytes of responses the client has not read; 0 unless writing to the client is paused."""
         return self._transport.get_write_buffer_size() if self._paused else 0
 
     def resume_writing(self) -> None:
-        """Go on with the next request."""
+        """Answer the next request, because the client has read its responses. asyncio calls this."""
         self._paused = False
         if self._requests and not self._task:
             self._server.places.work(self)

@@ -1,7 +1,8 @@
-"""The description of the HTTP API: openapi.json beside this file, and in it what depends on the service.
+"""The OpenAPI document of the HTTP API.
 
-That is the limits, the examples, the paths of the model's head, and the forms of responses, which are the records that
-the service sends (toolchain/records/).
+Its fixed part is openapi.json, beside this file. This module adds what depends on the service: the limits, the
+examples, the paths of the model's head, and the schemas of responses. The schemas are made from the records that the
+service sends (toolchain/records/).
 """
 
 import json
@@ -32,7 +33,7 @@ _ERRORS = {
     405: "The path does not support this method.",
     413: "The body is too large.",
     501: "The content encoding is neither gzip nor deflate.",
-    503: "The service is busy, not ready or shutting down. Try again after the seconds in Retry-After.",
+    503: "The service is busy, not ready or shutting down. Try again after the number of seconds in Retry-After.",
 }
 
 # Schemas of what the service sends. Code generators use the names as class names, so the names are public.
@@ -64,7 +65,10 @@ SENTIMENT: serving.Response = {"label": "positive", "score": 0.98, "scores": {"n
 
 @dataclass(frozen=True)
 class Shown:
-    """What is shown of a model: its name, its response to a row, rows that it takes, and the paths of its head."""
+    """What the pages and the OpenAPI document show of a model.
+
+    That is its name, an example response, example rows, and the paths that its head adds.
+    """
 
     model: str = "sst2"
     response: serving.Response = field(default_factory=lambda: SENTIMENT)
@@ -73,16 +77,19 @@ class Shown:
 
     @property
     def bodies(self) -> list[dict[str, str]]:
-        """Requests of `POST /classify`, one for each row."""
+        """Bodies of requests to `POST /classify`, one for each example row."""
         return [dict(zip(("text", "pair"), row, strict=False)) for row in self.rows]
 
     def without_rows(self) -> "Shown":
-        """Return the same with built-in sentences in the place of the model's own rows."""
+        """Return a copy with built-in sentences in place of the rows of the model's own data."""
         return replace(self, rows=probe_texts(len(self.rows[0]))[: len(self.rows)])
 
     @property
     def output(self) -> OpenApi:
-        """The tensor of the example's response: several labels are a JSON list, and a number is written as text."""
+        """The example response as an output tensor of the inference protocol.
+
+        Several labels are one text, a JSON list. A number is written as text.
+        """
         found: OpenApi = {**self.response}
         if "embedding" in found:
             vector = found["embedding"]
@@ -99,7 +106,7 @@ ANY_MODEL = Shown()
 
 
 def document(limits: "Limits", shown: Shown = ANY_MODEL) -> OpenApi:
-    """Return the OpenAPI document of a service with these limits."""
+    """Return the OpenAPI document of a service with these limits. Its examples and paths are those in `shown`."""
     found: OpenApi = json.loads(Path(__file__).with_name("openapi.json").read_text(encoding="utf-8"))
     found["info"]["version"] = __version__
     schemas = found["components"]["schemas"]
@@ -127,7 +134,7 @@ def document(limits: "Limits", shown: Shown = ANY_MODEL) -> OpenApi:
 
 
 def schema(kind: Any) -> OpenApi:
-    """Return the JSON schema of a type that records use: a TypedDict, a list, a dict, a union or a plain value."""
+    """Return the JSON schema of a type hint of a record: a TypedDict, list, dict, Literal, union or plain type."""
     of = get_args(kind)
     if is_typeddict(kind):
         keys = get_type_hints(kind)
@@ -144,7 +151,7 @@ def schema(kind: Any) -> OpenApi:
 
 
 def _examples(shown: Shown) -> dict[str, tuple[OpenApi, OpenApi]]:
-    """Return the examples of requests and of responses by path."""
+    """Return the examples of each path: a dict of request bodies by name, and a dict of responses by name."""
     columns = {key: [body[key] for body in shown.bodies[:2]] for key in shown.bodies[0]}
     vector = {"object": "embedding", "index": 0, "embedding": {**shown.response}.get("embedding")}
     usage = {"prompt_tokens": 11, "total_tokens": 11}

@@ -17,12 +17,12 @@ HTML = b"text/html; charset=utf-8"
 
 
 def load(name: str) -> Response:
-    """Return a page of this folder."""
+    """Return the response with a static page: the file `name` in this folder."""
     return _page(_read(name).encode())
 
 
 def docs(document: OpenApi) -> Response:
-    """Return the page that documents the API, from its OpenAPI document."""
+    """Return the response with the page that documents the API. The page is made from the OpenAPI document."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -35,7 +35,10 @@ def _read(name: str) -> str:
 
 
 def _page(body: bytes) -> Response:
-    """Return a page whose policy allows its own scripts and styles, by their digests, and nothing else.
+    """Return the response with an HTML page and its Content-Security-Policy.
+
+    The policy allows only the page's own inline scripts and styles, by their SHA-256 digests, and requests to this
+    service.
 
     Source: Content Security Policy Level 3.
     """

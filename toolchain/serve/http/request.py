@@ -1,4 +1,4 @@
-"""An HTTP request, whose body may still arrive, and its response."""
+"""An HTTP request, whose body may still be arriving, and an HTTP response."""
 
 import asyncio
 from dataclasses import KW_ONLY, dataclass, field
@@ -13,7 +13,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Response(NamedTuple):
-    """One response."""
+    """An HTTP response: its body, status, content type, and further headers."""
 
     body: bytes = b""
     status: int = 200
@@ -23,7 +23,10 @@ class Response(NamedTuple):
 
 @dataclass(slots=True, eq=False, repr=False)  # its headers may have a token, which no log shows
 class Request:
-    """One request, whose body may have up to `limit` bytes. It may still arrive while the request is answered."""
+    """An HTTP request. It can be answered while its body is still arriving.
+
+    The body may have up to `limit` bytes.
+    """
 
     method: str
     path: str
@@ -48,10 +51,10 @@ class Request:
             self.refuse(self.too_large())
 
     async def read(self) -> bytes:
-        """Return the body.
+        """Wait until the whole body has arrived, and return it.
 
         Raises:
-            RefusedError: it is too large, or it is not HTTP.
+            RefusedError: the body is too large, or the connection refused the request.
         """
         if self.expecting and not self._arrived.is_set():
             self.expecting.write(CONTINUE)
@@ -61,7 +64,7 @@ class Request:
         return bytes(self._body)
 
     def add(self, part: bytes) -> None:
-        """Add to the body."""
+        """Append a part of the body, which has just arrived."""
         if self.fault:
             return
         self._body += part
@@ -69,25 +72,26 @@ class Request:
             self.refuse(self.too_large())
 
     def end(self) -> None:
-        """Note that the body has arrived."""
+        """Mark the body as complete."""
         self.complete = True
         self._arrived.set()
 
     def refuse(self, fault: RefusedError) -> None:
-        """Let `read` raise."""
+        """Refuse the request: `read` raises `fault`, and the body is dropped."""
         self.fault, self._body = fault, bytearray()
         self._arrived.set()
 
     def too_large(self) -> RefusedError:
-        """Return the refusal of a body above the limit."""
+        """Return the error for a body that exceeds the limit."""
         return too_large(f"the request's body exceeds the maximum allowed value of {self.limit} bytes")
 
 
 def by_name(fields: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Return the headers by their names.
+    """Return the headers as a dict, name -> value.
 
-    One that is given again has all its values, with commas between (RFC 9110, section 5.3). So a token, a length or a
-    content encoding that is given twice is not valid, whichever of the two a proxy has checked.
+    If a header is given several times, its values are joined with commas (RFC 9110, section 5.3). So a token, length or
+    content encoding that is given twice becomes invalid. Otherwise, a proxy could check one value and the service use
+    the other.
     """
     headers = dict(fields)
     if len(headers) == len(fields):

@@ -1,4 +1,4 @@
-"""The HTTP server: connections behind a listening socket that opens and closes when the service says so."""
+"""The HTTP server: it accepts connections on a listening socket from `start` to `stop`."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ class HttpServer:
     """An HTTP server on a bound socket."""
 
     def __init__(self, application: Application, listener: socket.socket, *, tls: Tls | None = None) -> None:
-        """Make a server on a socket from `listener.bind`; `start` opens it.
+        """Create a server on a socket from `listener.bind`. It accepts connections after `start`.
 
         Raises:
             InputError: the certificate or its key cannot be used.
@@ -39,7 +39,7 @@ class HttpServer:
         self.date = b""
 
     async def start(self) -> None:
-        """Start to accept connections."""
+        """Start accepting connections."""
         self.socket.listen(_BACKLOG)
         self.accepting = asyncio.create_task(self._accept())
         self.date = formatdate(usegmt=True).encode()
@@ -47,7 +47,11 @@ class HttpServer:
         self.maintenance = asyncio.create_task(self._maintain())
 
     async def _accept(self) -> None:
-        """Accept clients. A TLS client has a place from now on, so that one that never ends its handshake gives way."""
+        """Accept clients until the task is cancelled.
+
+        A client gets a place before its TLS handshake, so a client that never completes the handshake can be
+        disconnected as silent.
+        """
         while True:
             try:
                 client, _ = await asyncio.get_running_loop().sock_accept(self.socket)
@@ -57,7 +61,10 @@ class HttpServer:
                 self._connect(client)
 
     def _connect(self, client: socket.socket) -> None:
-        """Give a client a place. Without one, send 503 before it has sent a request."""
+        """Give a client a place (places.py), and start its connection.
+
+        If there is no place, disconnect it; without TLS, first send 503.
+        """
         connection = Connection(self)
         with contextlib.suppress(OSError):  # the client has left
             if self.places.enter(connection, client.getpeername()[0]):
@@ -68,7 +75,7 @@ class HttpServer:
         client.close()
 
     async def _maintain(self) -> None:
-        """Update the header Date each second, and close connections whose client does nothing or has left."""
+        """Each second, update the Date header, and disconnect clients that are silent for too long or have left."""
         while True:
             await asyncio.sleep(1)
             self.date = formatdate(usegmt=True).encode()
@@ -78,9 +85,9 @@ class HttpServer:
                     connection.hang_up()
 
     async def stop(self, grace_s: float) -> None:
-        """Accept no more connections, and return when all requests are answered, or after `grace_s` seconds.
+        """Accept no more connections, and return when all requests are answered, or after about `grace_s` seconds.
 
-        Afterwards no client is connected.
+        All clients are then disconnected.
         """
         self.application.closing = True
         await self._close_listener(min(grace_s, _HANDSHAKE_S))
@@ -95,8 +102,9 @@ class HttpServer:
     async def _close_listener(self, seconds: float) -> None:
         """Close the listening socket without resetting a connection.
 
-        Closing resets the connections that the kernel has established and nobody has accepted. So new clients are
-        ignored first, handshakes get `seconds` to complete, and the connections that wait then are accepted.
+        The close resets connections that the kernel has established and the server has not accepted. Therefore the
+        kernel first drops new connection requests, TCP handshakes in progress get `seconds` to complete, and the
+        connections that wait are accepted.
         """
         if self.accepting.done():
             return

@@ -6,7 +6,7 @@ They are made at import from descriptors.binpb, which protoc writes:
         grpc_service.proto health.proto model_config.proto
 
 Generated modules are not used, for two reasons. They need a protobuf at least as new as protoc. They also register
-their names for the whole process, where they would conflict with those of tritonclient, which are the same.
+their names for the whole process, and tritonclient registers the same names, which would be a conflict.
 """
 
 from collections.abc import Mapping
