@@ -50,7 +50,9 @@ def test_the_text_is_in_the_usual_layout():
 def test_a_text_that_triton_refuses_is_refused(tmp_path, text, message):
     file = tmp_path / "config.pbtxt"
     file.write_text(text)
-    with pytest.raises(InputError, match=r"config\.pbtxt: not a model configuration: .*\. Fix the file\.$") as caught:
+    with pytest.raises(
+        InputError, match=r"config\.pbtxt: this is not a model configuration: .*\. Fix the file\.$"
+    ) as caught:
         read_config(file)
     assert message in str(caught.value)
 

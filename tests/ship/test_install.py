@@ -116,7 +116,10 @@ def test_an_error_before_all_models_are_made_changes_nothing(repository, monkeyp
 
 
 def test_two_runs_cannot_write_one_repository(repository):
-    with locked(repository), pytest.raises(InputError, match=r"r: another run is writing it\. Wait for it"):
+    with (
+        locked(repository),
+        pytest.raises(InputError, match=r"r: another run is writing this folder\. Wait until it has ended"),
+    ):
         write_models(models("new", *NAMES), repository, version=1)
     assert texts(repository) == dict.fromkeys(NAMES, "old")
 
@@ -177,8 +180,12 @@ def decoder(labels, kind="TYPE_FP32"):
 @pytest.mark.parametrize(
     ("labels", "kind", "message"),
     [
-        ('["no", "yes"]', "TYPE_FP16", r"its inputs are logits TYPE_FP32 \[2\], and .* TYPE_FP16 \[2\]\. Choose"),
-        ('["yes", "no"]', "TYPE_FP32", r'd: its labels are \["no", "yes"\], and .* version \["yes", "no"\]\. Choose'),
+        ('["no", "yes"]', "TYPE_FP16", r"its inputs are logits TYPE_FP32 \[2\], but .* TYPE_FP16 \[2\]\. Choose"),
+        (
+            '["yes", "no"]',
+            "TYPE_FP32",
+            r'd: its labels are \["no", "yes"\], but .* version are \["yes", "no"\]\. Choose',
+        ),
         ('[ "no",\n "yes" ]', "TYPE_FP32", None),
     ],
 )

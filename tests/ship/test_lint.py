@@ -28,30 +28,35 @@ def rewrite(repository, model, *changes):
 
 
 CHANGES = [
-    ("sentiment_classifier", ("name: .*?\n", 'name: "other"\n'), "error", "its configuration says 'other'"),
+    ("sentiment_classifier", ("name: .*?\n", 'name: "other"\n'), "error", "its configuration has the name 'other'"),
     ("sentiment_classifier", ("$", "max_batch_sz: 4\n"), "error", 'no field named "max_batch_sz"'),
     ("sentiment_decoder", ('backend: "python"\n', ""), "error", "neither backend nor platform is set"),
-    ("sentiment_classifier", ("versions: 1", "versions: 3"), "error", "version 3 is to be served and has no folder"),
+    ("sentiment_classifier", ("versions: 1", "versions: 3"), "error", "version 3 is to be served, but has no folder"),
     ("plan_classifier", ('value: "model.sm75.plan"', 'value: "model.t4.plan"'), "error", "1/model.t4.plan is missing"),
     (
         "graph_classifier",
         ("TYPE_INT32", "TYPE_INT64"),
         "error",
-        "input input_ids is TYPE_INT64, in 1/model.onnx TYPE_INT32",
+        "input input_ids is TYPE_INT64, but 1/model.onnx has TYPE_INT32",
     ),
     (
         "plan_classifier",
         ("TYPE_INT32", "TYPE_INT64"),
         "error",
-        "input input_ids is TYPE_INT64, in 1/model.sm75.plan TYPE_INT32",
+        "input input_ids is TYPE_INT64, but 1/model.sm75.plan has TYPE_INT32",
     ),
     (
         "graph_classifier",
         ("dims: -1", "dims: [ -1, -1 ]"),
         "error",
-        "input input_ids has dims [-1, -1], in 1/model.onnx [-1]",
+        "input input_ids has dims [-1, -1], but 1/model.onnx has [-1]",
     ),
-    ("sentiment_classifier", ("dims: 2", "dims: 3"), "error", "output logits has dims [3], in 1/model.onnx [2] after"),
+    (
+        "sentiment_classifier",
+        ("dims: 2", "dims: 3"),
+        "error",
+        "output logits has dims [3], but 1/model.onnx has [2] after",
+    ),
     ("graph_classifier", ('name: "input_ids"', 'name: "ids"'), "error", "1/model.onnx has no input ids"),
     ("graph_classifier", ("input {.*?}\n", ""), "error", "1/model.onnx needs the input input_ids"),
     (
@@ -60,14 +65,14 @@ CHANGES = [
         "error",
         "max_batch_size 64 is above the 8 rows of 1/model.sm75.plan",
     ),
-    ("plan_classifier", ('profile: "1"', 'profile: "2"'), "error", "profile 2: 1/model.sm75.plan has 2"),
+    ("plan_classifier", ('profile: "1"', 'profile: "2"'), "error", "there is no profile 2: 1/model.sm75.plan has 2"),
     ("plan_classifier", ('  profile: "1"\n', ""), "warning", "instances use 1 of 2 profiles"),
-    ("plan_classifier", ("dims: 16", "dims: 48"), "error", "model_warmup of 1 rows of 48 tokens: no profile"),
+    ("plan_classifier", ("dims: 16", "dims: 48"), "error", "model_warmup has 1 rows of 48 tokens, which no profile"),
     ("plan_classifier", ("kind: KIND_GPU|count: 2", "count: 2 kind: KIND_GPU"), "warning", "KIND_GPU does not load"),
     ("sentiment", ("$", "instance_group { count: 2 }\n"), "error", "an ensemble cannot have instances"),
     ("sentiment", ("$", "response_cache { enable: true }\n"), "warning", "a response cache on an ensemble"),
     ("graph_classifier", ("zero_data", "random_data"), "error", "random ids, which lie outside any vocabulary"),
-    ("graph_classifier", ("batch_size: 1\n", "batch_size: 9\n"), "error", "has 9 rows, and max_batch_size is 4"),
+    ("graph_classifier", ("batch_size: 1\n", "batch_size: 9\n"), "error", "has 9 rows, but max_batch_size is 4"),
     ("graph_classifier", ('key: "input_ids"', 'key: "ids"'), "error", "has ids, which is not an input"),
     ("graph_classifier", ("zero_data: true", 'input_data_file: "ids"'), "error", "warmup/ids is missing"),
     ("graph_classifier", ("max_batch_size: 4", "max_batch_size: 1"), "warning", "a delay only adds latency"),
@@ -84,9 +89,9 @@ CHANGES = [
         "error",
         "output 'input_ids' appears twice",
     ),
-    ("sentiment_tokenizer", ("data_type: TYPE_INT32", ""), "error", "output input_ids: no data_type"),
-    ("sentiment_tokenizer", ("dims: -1", ""), "error", "output input_ids: no dims"),
-    ("sentiment_tokenizer", ("dims: -1", "dims: -2"), "error", "output input_ids: dims [-2]"),
+    ("sentiment_tokenizer", ("data_type: TYPE_INT32", ""), "error", "output input_ids has no data_type"),
+    ("sentiment_tokenizer", ("dims: -1", ""), "error", "output input_ids has no dims"),
+    ("sentiment_tokenizer", ("dims: -1", "dims: -2"), "error", "output input_ids has dims [-2]"),
     ("sentiment", ('key: "TEXT"', 'key: "TXT"'), "error", "sentiment_tokenizer has no input TXT"),
     ("sentiment", ('value: "TEXT"', 'value: "TXT"'), "error", "takes TXT, which no step produces"),
     ("sentiment", ('key: "LABEL"', 'key: "CLASS"'), "error", "sentiment_decoder has no output CLASS"),
@@ -145,7 +150,7 @@ def test_an_output_that_is_also_an_input_is_found(repository):
     )
     (finding,) = lint(repository)["findings"]
     assert finding["what"].startswith(
-        "the output LOGITS is also the input of a step: a request for other outputs alone"
+        "the output LOGITS is also the input of a step, so a request for other outputs alone"
     )
 
 
@@ -190,7 +195,7 @@ def test_a_missing_file_of_our_models_is_reported_once(repository, file):
             "tokenizer/1/settings.json",
             '{"texts": ["TEXT"], "outputs": [], "buckets": [16], "max_characters": 9, '
             '"split_special_tokens": false, "equal_length": false}',
-            "has the outputs none, and its configuration attention_mask, input_ids",
+            "has the outputs none, but its configuration has attention_mask, input_ids",
         ),
         ("decoder/1/labels.json", "{}", "labels.json is not a list of labels"),
         ("decoder/1/labels.json", '["a", "b", "c"]', "has 3 labels for 2 logits"),
@@ -221,16 +226,16 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(repository, file):
     assert (repository / file).exists() or "provenance" in file
     (repository / file).unlink(missing_ok=True)
     os.mkfifo(repository / file)
-    assert (file, "not a regular file") in [(one["where"], one["what"]) for one in lint(repository)["findings"]]
+    assert (file, "this is not a regular file") in [(one["where"], one["what"]) for one in lint(repository)["findings"]]
 
 
 @pytest.mark.parametrize(
     ("lost", "what"),
     [
         ("both_cascade/1/stages.json", "1/stages.json is missing"),
-        ("both_cascade/1/tfidf.py", "names a lexical stage, and tfidf.py is missing"),
+        ("both_cascade/1/tfidf.py", "names a lexical stage, but tfidf.py is missing"),
         ("both_cascade/1/lexical.npz", "1/lexical.npz is missing"),
-        ("bundles_first", "version 1 asks bundles_first, which lacks this version"),
+        ("bundles_first", "version 1 sends rows to bundles_first, which lacks this version"),
         ("bundles_first/1/model.onnx", "1/model.onnx is missing"),
     ],
 )
@@ -245,8 +250,8 @@ def test_the_others_are_checked_if_one_configuration_cannot_be_read(repository):
         (repository / model / "config.pbtxt").unlink()
     (repository / "graph/config.pbtxt").mkdir()
     found = {one["where"]: one["what"] for one in lint(repository)["findings"]}
-    assert found["graph/config.pbtxt"] == "not a regular file"
-    assert found["plan"].startswith("no config.pbtxt")
+    assert found["graph/config.pbtxt"] == "this is not a regular file"
+    assert found["plan"].startswith("it has no config.pbtxt")
 
 
 def test_a_version_without_a_folder_is_found(repository):

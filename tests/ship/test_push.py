@@ -147,8 +147,8 @@ def test_what_the_hub_refuses_is_one_message(bundle, monkeypatch, hub, kind, sai
 
 
 def test_names_and_folders_are_checked_first(bundle, tmp_path):
-    with pytest.raises(UsageError, match="not a name of the hub"):
+    with pytest.raises(UsageError, match="not a valid name for the hub"):
         push(bundle, "a/b/c")
     (tmp_path / "mine").mkdir()
-    with pytest.raises(InputError, match="not a folder that push wrote"):
+    with pytest.raises(InputError, match="it exists, but push did not write it"):
         push(bundle, NAME, output=tmp_path / "mine")

@@ -48,7 +48,7 @@ def test_nothing_but_the_listed_files_is_shipped_and_everybody_may_read_it(demo_
     (artefact,) = (bundle / name for name in inside if name == "config.json")
     artefact.unlink()
     artefact.symlink_to(secret)
-    with pytest.raises(InputError, match=r"config\.json: a link"):
+    with pytest.raises(InputError, match=r"config\.json: this is a symbolic link"):
         ship_service(bundle, tmp_path / "other", name="demo")
     assert not (tmp_path / "other").exists()
 
@@ -151,7 +151,7 @@ def test_the_command_that_starts_it_is_quoted(demo_bundle, tmp_path):
 
 def test_one_run_at_a_time_writes_it_and_a_killed_run_does_not_block(demo_bundle, shipped):
     place = Path(shipped["path"])
-    with locked(place), pytest.raises(InputError, match="another run is writing it"):
+    with locked(place), pytest.raises(InputError, match="another run is writing this folder"):
         ship_service(demo_bundle, place)
     (place.parent / ".made.new").mkdir()
     ship_service(demo_bundle, place)

@@ -218,7 +218,7 @@ def test_the_plans_of_one_version_of_tensorrt_are_shipped(planned, tmp_path):
         ({"layout": "packed"}, "rows without padding.* --attention native"),
         (
             {"profiles": [{"batch": [1, 4, 8], "length": [1, 16, 16]}]},
-            "takes 16 tokens, and the tokenizer truncates at 32",
+            "takes at most 16 tokens, but the tokenizer truncates only at 32",
         ),
         ({"profiles": [{"batch": [4, 4, 8], "length": [1, 32, 32]}]}, "takes at least 4 rows"),
     ],
@@ -240,8 +240,8 @@ def test_plans_with_different_profiles_are_refused(planned, tmp_path):
     [
         ({"backend": "trt"}, MachineError, "contains no plan. Build one"),
         ({"max_batch": 9, "bundle": "pairs"}, UsageError, "takes at most 8"),
-        ({"cuda_graphs": True}, UsageError, "--cuda-graphs: only with --backend trt"),
-        ({"device": "cpu"}, UsageError, "--device cpu: only with --backend ort"),
+        ({"cuda_graphs": True}, UsageError, "--cuda-graphs: this option is only for --backend trt"),
+        ({"device": "cpu"}, UsageError, "--device cpu: this option is only for --backend ort"),
         ({"file": "model.int8.onnx"}, InputError, r"has no model\.int8\.onnx"),
         ({"file": "model.onnx", "bundle": "pairs"}, UsageError, "contains all plans"),
     ],

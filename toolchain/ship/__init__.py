@@ -1,1 +1,1 @@
-"""Prepare a bundle for a server: a Triton model repository, a folder for `docker compose up`, or a container image."""
+"""Prepares a bundle for a server or a hub: a Triton model repository, a service's folder or image, or an upload."""

@@ -1,4 +1,8 @@
-"""What a cascade adds to a repository: the model NAME_cascade, and NAME_first where the first stage is a bundle."""
+"""Makes the models that a cascade adds to a repository: NAME_cascade, and NAME_first if the first stage is a bundle.
+
+In a cascade, a small first stage answers the rows of which it is sure. The bundle's own model, the second stage,
+answers the other rows.
+"""
 
 import dataclasses
 import hashlib
@@ -29,7 +33,10 @@ SETTINGS = "stages.json"
 
 @dataclass(frozen=True)
 class First:
-    """The first stage: its record, and the engine of its bundle, or the linear model's arrays as a file."""
+    """The first stage of a cascade: its record, and the engine or the linear model that runs it.
+
+    `engine` is None for a linear model, whose weights are in `arrays`, the bytes of an .npz file.
+    """
 
     record: CascadeRecord
     engine: Engine | None
@@ -37,10 +44,11 @@ class First:
 
 
 def find_first(bundle: Bundle, resolved: ResolvedRecipe, second: Engine, options: Options) -> First | None:
-    """Return the first stage of a bundle that is a cascade, else None.
+    """Return the first stage of a bundle; None if the bundle is not a cascade.
 
     Raises:
-        InputError: a file of it is damaged, or its plan does not take what the tokenizer makes for the second stage.
+        InputError: a file of the first stage is damaged, or its plan does not take the lengths to which the tokenizer
+            pads for the second stage.
         ToolchainError: see `find_engine`.
     """
     record = record_of(bundle)
@@ -58,7 +66,7 @@ def find_first(bundle: Bundle, resolved: ResolvedRecipe, second: Engine, options
 
 
 def _engine(small: Bundle, second: Engine, options: Options) -> Engine:
-    """Return the engine of a first stage that is a bundle: its own file, and the options of the second stage's."""
+    """Return the engine of a first stage that is a bundle. `options` are the second stage's; --file is ignored."""
     planned = options.backend == "trt" or (options.backend is None and bool(plans(small)))
     engine = find_engine(
         small,
@@ -79,7 +87,7 @@ def _engine(small: Bundle, second: Engine, options: Options) -> Engine:
 
 
 def first_files(name: str, first: First, second: Engine, resolved: ResolvedRecipe) -> dict[str, dict[str, Content]]:
-    """Return role -> file name in the version folder -> content, of the models that a cascade adds."""
+    """Return the files of the models that a cascade adds: role -> file name in the version folder -> content."""
     own: CascadeSettings = {
         "name": name,
         "threshold": first.record["threshold"],
@@ -102,7 +110,7 @@ def _stage(model: str, engine: Engine) -> CascadeStage:
 
 
 def first_shipped(bundle: Bundle, first: First) -> dict[str, ShippedFile]:
-    """Return file name in the version folder -> its origin in the bundle and its digest."""
+    """Return the origin in the bundle and the digest of each file of the first stage, by name in the version folder."""
     if first.engine is None:
         digest = hashlib.sha256(first.arrays).hexdigest()
         return {"lexical.npz": {"from": first.record["file"], "sha256": digest}}
@@ -110,7 +118,7 @@ def first_shipped(bundle: Bundle, first: First) -> dict[str, ShippedFile]:
 
 
 def shipped(bundle: Bundle, engine: Engine) -> dict[str, ShippedFile]:
-    """Return file name in the version folder of an engine -> its origin in the bundle and its digest."""
+    """Return the origin in the bundle and the digest of each file of an engine, by name in the version folder."""
     return {
         name: {"from": str(file.relative_to(bundle.path)), "sha256": sha256_file(file)}
         for name, file in engine.files.items()

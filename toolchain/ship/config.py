@@ -1,6 +1,6 @@
-"""The text of config.pbtxt, the configuration of one Triton model: made from a record, and read.
+"""Makes the text of config.pbtxt, the configuration of one Triton model, and reads such files.
 
-models.py decides what a configuration holds, and install.py writes the file.
+models.py decides what a configuration contains, and install.py writes the file.
 """
 
 import re
@@ -54,16 +54,16 @@ def read_config(file: Path) -> Any:
         with open_file(file) as opened:
             return parse(opened.read().decode())
     except FileNotFoundError:
-        raise InputError(f"{file}: missing. Write it, or ship the bundle again.") from None
+        raise InputError(f"{file}: the file is missing. Write it, or ship the bundle again.") from None
     except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}. Fix the file.") from None
+        raise InputError(f"{file}: the file cannot be read: {error.strerror}. Fix the file.") from None
     except (UnicodeDecodeError, text_format.ParseError) as error:
         fault = re.sub(r'"inference\.([\w.]+)"', r"\1", str(error)).rstrip(".")
-        raise InputError(f"{file}: not a model configuration: {fault}. Fix the file.") from None
+        raise InputError(f"{file}: this is not a model configuration: {fault}. Fix the file.") from None
 
 
 def type_name(number: int) -> str:
-    """Return the name of a data type, such as TYPE_INT32."""
+    """Return the name of the value `number` of Triton's enum DataType, such as TYPE_INT32."""
     return str(_DATA_TYPES.values_by_number[number].name)
 
 

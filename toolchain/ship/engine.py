@@ -1,4 +1,4 @@
-"""Choose what the classifier of a repository runs: plans, a graph for a GPU, or a graph for a CPU."""
+"""Chooses what the classifier of a repository runs: TensorRT plans, a graph for a GPU, or a graph for a CPU."""
 
 import dataclasses
 import json
@@ -31,14 +31,16 @@ BUCKETS = (16, 32, 64, 128, 256, 512)
 
 @dataclass(frozen=True)
 class Engine:
-    """The engine of a classifier.
+    """The engine of a repository's classifier: the files that it runs, and their limits and configuration.
 
     `backend`: trt, ort or python.
-    `files`: name in the version folder -> a file of the bundle, or a text.
+    `files`: name in the version folder -> a file of the bundle, or a text to write.
     `buckets`: lengths in tokens to which the tokenizer pads.
     `max_batch`: largest batch, rows.
     `config`: the fields of the classifier's configuration that depend on the engine alone.
-    `profiles`, `tensorrt`, `version_compatible`: of the plans; empty, None and False without plans.
+    `profiles`: the optimisation profiles of the plans; empty without plans.
+    `tensorrt`: the version of TensorRT that built the plans; None without plans.
+    `version_compatible`: whether a plan is version-compatible, so that later versions of TensorRT can run it.
     """
 
     backend: Backend
@@ -54,20 +56,22 @@ class Engine:
 
 
 def find_engine(bundle: Bundle, options: Options) -> Engine:
-    """Return the engine that the options select: by default the plans, or the CPU's graph if the bundle has none.
+    """Return the engine that the options select: by default the plans, or the graph for a CPU if there are no plans.
 
     Raises:
         InputError: the bundle lacks the file, or Triton cannot serve it.
         MachineError: the backend is trt and the bundle has no plan.
-        UsageError: options contradict each other, or the batch is larger than a plan takes.
+        UsageError: options contradict each other, or --max-batch is larger than the plan takes.
     """
     names = plans(bundle)
     backend = cast(Backend, options.backend or ("trt" if names else "python"))  # Options checks the choice
     if backend != "ort" and options.device:
-        raise UsageError(f"--device {options.device}: only with --backend ort. Remove it.")
+        raise UsageError(
+            f"--device {options.device}: this option is only for --backend ort, whose graph it selects. Remove it."
+        )
     if backend != "trt" and (options.cuda_graphs or options.tensorrt):
         flag = "--cuda-graphs" if options.cuda_graphs else f"--tensorrt {options.tensorrt}"
-        raise UsageError(f"{flag}: only with --backend trt. Remove it.")
+        raise UsageError(f"{flag}: this option is only for --backend trt, which runs TensorRT plans. Remove it.")
     engine = _planned(bundle, names, options) if backend == "trt" else _graph(bundle, backend, options)
     if options.max_batch is None:
         return engine
@@ -81,7 +85,7 @@ def find_engine(bundle: Bundle, options: Options) -> Engine:
 
 
 def _graph(bundle: Bundle, backend: Backend, options: Options) -> Engine:
-    """Return a graph for ONNX Runtime: in Triton's onnxruntime backend, or in its python backend on a CPU."""
+    """Return the engine that runs a graph in Triton's onnxruntime backend, or on a CPU in its python backend."""
     device = "cpu" if backend == "python" else options.device or "cuda"
     # The graph fused for CUDA runs on no CPU, where an instance of KIND_AUTO may start, so only --file selects it.
     chooser = "ort" if device == "cpu" else "triton"
@@ -91,8 +95,8 @@ def _graph(bundle: Bundle, backend: Backend, options: Options) -> Engine:
     file = bundle.file(name)
     if device == "cpu" and computes_in_float16(file):
         log.warning(
-            "%s: computes in float16, which is slow on a CPU. Ship the FP32 graph with --file model.onnx, or a bundle "
-            "that was built with --precision int8.",
+            "%s: the graph computes in float16, which is slow on a CPU. Ship the FP32 graph with --file model.onnx, or "
+            "a bundle that was built with --precision int8.",
             file,
         )
     inputs, outputs = signature(file)
@@ -114,12 +118,12 @@ def _graph(bundle: Bundle, backend: Backend, options: Options) -> Engine:
 
 
 def _planned(bundle: Bundle, names: list[str], options: Options) -> Engine:
-    """Return the plans of one version of TensorRT, one for each compute capability."""
+    """Return the engine that runs the plans of one version of TensorRT, one for each compute capability."""
     if options.file:
         raise UsageError(f"--file {options.file}: a repository contains all plans of the bundle. Remove the option.")
     if not names:
         raise MachineError(
-            f"{bundle.path}: contains no plan. Build one on a machine with the server's GPU and TensorRT "
+            f"{bundle.path}: the bundle contains no plan. Build one on a machine with the server's GPU and TensorRT "
             f"(toolchain build {bundle.path} --backend trt), or choose --backend ort or python."
         )
     records = {name: read_record(bundle.file(name)) for name in names}
@@ -157,7 +161,7 @@ def _planned(bundle: Bundle, names: list[str], options: Options) -> Engine:
 
 
 def _version(bundle: Bundle, records: dict[str, PlanRecord], asked: str | None) -> str:
-    """Return the version of TensorRT whose plans are shipped; a server contains one version and loads its plans only.
+    """Return the version of TensorRT whose plans are shipped: a server contains one, and loads only plans built by it.
 
     Raises:
         UsageError: no plan has the version `asked`, or `asked` is None and the plans have several versions.
@@ -169,8 +173,8 @@ def _version(bundle: Bundle, records: dict[str, PlanRecord], asked: str | None) 
         )
     if asked is None and len(present) > 1:
         raise UsageError(
-            f"{bundle.path}: has plans for TensorRT {' and '.join(present)}, and a server contains one version. "
-            f"Choose one, such as --tensorrt {present[-1]}."
+            f"{bundle.path}: the bundle has plans for TensorRT {' and '.join(present)}, but a server contains "
+            f"one version. Choose one, such as --tensorrt {present[-1]}."
         )
     return asked or present[0]
 
@@ -180,11 +184,11 @@ def _numbers(version: str) -> list[int]:
 
 
 def _profiles(bundle: Bundle, records: dict[str, PlanRecord]) -> tuple[Profile, ...]:
-    """Return the profiles, which all plans must share.
+    """Return the optimisation profiles, which must be the same in all plans.
 
     Raises:
-        InputError: the plans differ in their profiles, one takes rows without padding, or the profiles exclude a batch
-            of one row or a text of the bundle's length.
+        InputError: the plans differ in their profiles, take only rows without padding, need more than one row, or take
+            fewer tokens than the bundle's max_length.
     """
     length = bundle.manifest["max_length"]
     shapes = [record["profiles"] for record in records.values()]
@@ -192,25 +196,31 @@ def _profiles(bundle: Bundle, records: dict[str, PlanRecord]) -> tuple[Profile, 
     again = rebuild(bundle.path).removesuffix(".")
     if any(record["layout"] != "padded" for record in records.values()):
         raise InputError(
-            f"{bundle.path}: its plan takes rows without padding, and Triton's batcher makes padded batches. "
+            f"{bundle.path}: its plan takes only rows without padding, but Triton's batcher makes padded batches. "
             f"{again} --attention native."
         )
     if any(one != shapes[0] for one in shapes):
         raise InputError(f"{bundle.path}: its plans differ in their profiles. Build them with the same options.")
     if any(one.batch[0] > 1 for one in profiles):
         least = max(one.batch[0] for one in profiles)
-        raise InputError(f"{bundle.path}: its plan takes at least {least} rows. {again} --batch-size 1,8,32.")
+        raise InputError(
+            f"{bundle.path}: its plan takes at least {least} rows, but a request may have one. {again} "
+            "--batch-size 1,8,32."
+        )
     longest = max(one.length[2] for one in profiles)
     if longest < length:
         raise InputError(
-            f"{bundle.path}: its plan takes {longest} tokens, and the tokenizer truncates at {length}. "
+            f"{bundle.path}: its plan takes at most {longest} tokens, but the tokenizer truncates only at {length}. "
             f"{again} --buckets {length}."
         )
     return profiles
 
 
 def _buckets(profiles: tuple[Profile, ...]) -> list[int]:
-    """Return the lengths to pad to: the largest of each profile, or BUCKETS where one profile takes all lengths."""
+    """Return the lengths in tokens to pad to: the longest length of each profile.
+
+    If there is only one profile, the lengths in BUCKETS that lie in it are added.
+    """
     ends = sorted({one.length[2] for one in profiles})
     if len(profiles) > 1:
         return ends
@@ -219,7 +229,7 @@ def _buckets(profiles: tuple[Profile, ...]) -> list[int]:
 
 
 def _ampere_plus(records: dict[str, PlanRecord]) -> str | None:
-    """Return the name of a plan that runs on each compute capability from 8.0, or None."""
+    """Return the file name of a plan that runs on every compute capability from 8.0; None if there is none."""
     for record in records.values():
         if record.get("options", {}).get("hardware_compatible") == "ampere-plus":
             return f"model.sm{record['sm']}.plan"

@@ -1,4 +1,4 @@
-"""The name of a folder that `ship` writes."""
+"""Checks the name of a folder that `ship` writes."""
 
 import functools
 import re
@@ -15,24 +15,24 @@ OPTIONAL = {"triton": "torch"}
 def check_folder(folder: Path) -> None:
     """Refuse a folder that has the name of a Python package.
 
-    Python that is started beside the folder takes it for the package if that is not installed: `import triton` then
-    succeeds with an empty package, and torch fails.
+    If the package is not installed, Python that is started beside the folder imports the folder instead. For example,
+    beside a folder `triton`, torch imports an empty package of this name and fails.
 
     Raises:
-        UsageError: an installed distribution has a package of this name, or uses one.
+        UsageError: an installed distribution provides a package of this name, or may need one.
     """
     name = folder.resolve().name
     user = OPTIONAL.get(name) or _users(tuple(sys.path)).get(_normal(name))
     if user:
         raise UsageError(
             f"--output {folder}: {user} imports a Python package of this name, and Python that is started beside the "
-            f"folder would take the folder for it. Choose another name, such as -o {folder.with_name('repository')}."
+            f"folder would import the folder instead. Choose another name, such as -o {folder.with_name('repository')}."
         )
 
 
 @functools.cache
 def _users(path: tuple[str, ...]) -> dict[str, str]:
-    """Return the name of a package -> an installed distribution that has it, or may need the distribution so called."""
+    """Return the names of packages, each with an installed distribution that provides or may need the package."""
     found: dict[str, str] = {}
     for one in metadata.distributions(path=list(path)):
         if needs := one.requires:

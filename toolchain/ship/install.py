@@ -1,4 +1,4 @@
-"""Write models into a Triton model repository: all of them or none, and beside the models that exist already."""
+"""Writes models into a Triton model repository, all of them or none; other models in the repository are kept."""
 
 import contextlib
 import fcntl
@@ -36,8 +36,8 @@ class Model:
     """One model of a repository.
 
     `config`: the text of its config.pbtxt.
-    `files`: name -> content, in the version folder.
-    `beside`: name -> content, next to config.pbtxt.
+    `files`: name -> content, for the version folder.
+    `beside`: name -> content, for the files next to config.pbtxt.
     """
 
     name: str
@@ -47,15 +47,15 @@ class Model:
 
 
 def write_models(models: list[Model], repository: Path, *, version: int) -> list[int]:
-    """Write `models` as `version`, in their order; return the other versions that existed, which are kept.
+    """Write `models`, in order, as version `version`; return the numbers of the other versions, which are kept.
 
     A new repository appears in one step. In an existing one the folder of each model is exchanged as a whole, and the
     folder of the repository remains the same, so a container that mounted it sees the new models. If the repository is
     a mount itself, nothing outside of it is written. The next run finishes a run that was killed between exchanges.
 
     Raises:
-        InputError: `repository` is a file or contains something else, its models have other tensors or labels, or
-            another run is writing it.
+        InputError: `repository` is a file or has no models in it, an existing model has other tensors or labels, or
+            another run is writing the repository.
     """
     repository = repository.resolve()
     repository.parent.mkdir(parents=True, exist_ok=True)
@@ -82,16 +82,16 @@ def write_models(models: list[Model], repository: Path, *, version: int) -> list
 
 
 def interrupted(repository: Path) -> bool:
-    """Return whether a run is writing the repository, or one was killed while it did.
+    """Return whether a run is writing the repository, or was killed while it did.
 
-    Old models may then stand beside new ones.
+    Some models may then be old and others new.
     """
     repository = repository.resolve()
     return (_beside(repository) / EXCHANGES).exists() or (repository / STAGING).exists()
 
 
 def _finish(repository: Path) -> None:
-    """Do the pending exchanges and remove the staging folders."""
+    """Carry out the pending exchanges of model folders, and remove the staging folders."""
     for staging in (_beside(repository), repository / STAGING):
         ready = staging / EXCHANGES
         # A volume may have been mounted since, into which nothing can be renamed from its parent.
@@ -111,7 +111,7 @@ def _locked(repository: Path, *, beside: bool) -> Iterator[None]:
     seen by a run that reaches the folder through another mount, where the two parents are different folders.
 
     Raises:
-        InputError: another run holds one of them.
+        InputError: another run holds one of the locks.
     """
     with locked(repository) if beside else contextlib.nullcontext():
         if not repository.is_dir():
@@ -131,10 +131,10 @@ def _locked(repository: Path, *, beside: bool) -> Iterator[None]:
 
 
 def _renames_from_parent(repository: Path) -> bool:
-    """Return whether a file can be renamed from the parent folder into the repository; not so where it is a mount.
+    """Return whether a file can be renamed from the parent folder into the repository, which fails if that is a mount.
 
-    It renames a file, which Triton ignores. Equal device numbers would not prove it: two bind mounts of one file system
-    have the same.
+    The test renames a file, which Triton ignores. Comparing device numbers would not do: two bind mounts of one file
+    system have the same number.
     """
     probe = repository.parent / f".{repository.name}.{os.getpid()}"
     try:
@@ -162,10 +162,10 @@ def _check_repository(repository: Path) -> None:
     if not repository.exists():
         return
     if not repository.is_dir():
-        raise InputError(f"{repository}: is a file. Choose a folder with -o.")
+        raise InputError(f"{repository}: this is a file. Choose a folder with -o.")
     present = [path.name for path in repository.iterdir() if not path.name.startswith(".")]
     if present and not any(repository.glob(f"*/{CONFIG}")):
-        raise InputError(f"{repository}: contains {present[0]} and no model. Choose another folder with -o.")
+        raise InputError(f"{repository}: the folder contains {present[0]} and no model. Choose another folder with -o.")
 
 
 def _check_interface(model: Model, folder: Path) -> None:
@@ -180,7 +180,7 @@ def _check_interface(model: Model, folder: Path) -> None:
     for part, (before, after) in interface.items():
         if before != after:
             raise InputError(
-                f"{folder}: its {part}s are {before}, and those of the new version {after}. "
+                f"{folder}: its {part}s are {before}, but those of the new version are {after}. "
                 "Choose another --name, or another folder with -o."
             )
 
@@ -203,7 +203,7 @@ def _versions(folder: Path) -> set[int]:
 
 
 def _write(model: Model, folder: Path, old: Path, version: int) -> set[int]:
-    """Write a model into the new `folder` and link the other versions of the `old` folder into it; return these."""
+    """Write a model into the new `folder`, and link the other versions from the `old` folder; return their numbers."""
     target = folder / str(version)
     target.mkdir(parents=True)
     (folder / CONFIG).write_text(model.config, encoding="utf-8")

@@ -1,6 +1,6 @@
-"""The requirements of a repository's models on a server, an image that meets them, and the command that starts it.
+"""States what a repository's models need from a server: the image, its arguments, and the command that starts it.
 
-The requirements lie in two files beside the configurations: packages for the Python models, and arguments of
+The requirements are in two files beside the configurations: packages for the Python models, and arguments of
 `tritonserver` beside the ensembles. Both the command made here and docker/serve_repository.sh, the entry point of the
 project's own image, read these files.
 """
@@ -52,7 +52,10 @@ def requirements(*packages: str) -> str:
 
 
 def arguments(engines: Sequence[Engine], options: Options) -> list[str]:
-    """Return the arguments of `tritonserver` that these models need; their configurations are complete."""
+    """Return the arguments that `tritonserver` needs for these models.
+
+    Their configurations are complete, so Triton is told not to complete them.
+    """
     flags = ["--disable-auto-complete-config"]
     if options.response_cache:
         flags.append(f"--cache-config=local,size={CACHE_BYTES}")
@@ -62,7 +65,7 @@ def arguments(engines: Sequence[Engine], options: Options) -> list[str]:
 
 
 def start(name: str, engines: Sequence[Engine], options: Options, repository: Path) -> StartRecord:
-    """Return the image, the arguments for these models, and the command that serves the whole repository."""
+    """Return the image and arguments of a server for these models, and the command that serves the whole repository."""
     others = list(_others(name, repository))
     tensorrt = next((engine.tensorrt for engine in engines if engine.tensorrt), None)
     plans = tensorrt is not None or any(one.platform == "tensorrt_plan" for one in others)
@@ -101,14 +104,14 @@ def _others(name: str, repository: Path) -> Iterator[Any]:
 
 
 def readme(name: str, started: StartRecord, texts: Sequence[str]) -> str:
-    """Return the README beside the ensemble: how to start a server and how to send a request."""
+    """Return the text of the ensemble's README.md: how to start a server, and how to send a request."""
     inputs = ", ".join(f'{{"name": "{text}", "shape": [1, 1], "datatype": "BYTES", "data": ["..."]}}' for text in texts)
     plan_note = ""
     if started["tensorrt"]:
         plan_note = (
             f"\nA plan runs only in the version of TensorRT that built it: {started['tensorrt']} here. To see the "
             "version in an\nimage: `docker run --rm IMAGE dpkg-query -W 'libnvinfer*'`. The toolchain's "
-            f"docker/README.md builds {OWN} and\nplans with its TensorRT.\n"
+            f"docker/README.md describes how to\nbuild {OWN}, and plans with the TensorRT in it.\n"
         )
     return f"""# {name}
 

@@ -1,4 +1,4 @@
-"""Check a Triton model repository without a server and without a GPU."""
+"""Checks a Triton model repository without a server and without a GPU."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -20,21 +20,22 @@ def lint(repository: Path) -> LintRecord:
         InputError: the folder does not exist or contains no model.
     """
     if not repository.is_dir():
-        raise InputError(f"{repository}: not a folder. Name a model repository.")
+        raise InputError(f"{repository}: this is not a folder. Name a model repository.")
     folders = [path for path in sorted(repository.iterdir()) if path.is_dir() and not path.name.startswith(".")]
     if not folders:
         raise InputError(
-            f"{repository}: contains no model. Make a repository: toolchain ship triton BUNDLE -o {repository}."
+            f"{repository}: the folder contains no model. Make a repository: "
+            f"toolchain ship triton BUNDLE -o {repository}."
         )
     findings = list(_hidden(repository))
     models: Models = {}
     for folder in folders:
         if others := [path for path in sorted(folder.rglob("*")) if not path.is_file() and not path.is_dir()]:
             where = str(others[0].relative_to(repository))  # reading a pipe would wait for ever
-            findings.append(Finding("error", where, "not a regular file", "Put the file itself there"))
+            findings.append(Finding("error", where, "this is not a regular file", "Put the file itself there"))
             continue
         if not (folder / CONFIG).exists():
-            findings.append(Finding("warning", folder.name, f"no {CONFIG}, so the model is not checked", "Write one"))
+            findings.append(Finding("warning", folder.name, f"it has no {CONFIG}, so it is not checked", "Write one"))
             continue
         try:
             models[folder.name] = LoadedModel(folder, read_config(folder / CONFIG))
@@ -64,7 +65,7 @@ def _hidden(repository: Path) -> Iterator[Finding]:
         )
     for path in sorted(repository.glob(".*/")):
         if path.name != STAGING:
-            what = "Triton takes a hidden folder for a model and does not start"
+            what = "this is a hidden folder, which Triton takes for a model, so that the server does not start"
             yield Finding("error", path.name, what, "Move it elsewhere")
 
 
@@ -76,6 +77,6 @@ def require_no_errors(found: LintRecord) -> None:
     """
     if found["errors"]:
         raise InputError(
-            f"{found['repository']}: has errors, so it does not load or gives wrong results. "
+            f"{found['repository']}: the repository has errors, so models do not load or give wrong results. "
             "Fix the errors named above."
         )

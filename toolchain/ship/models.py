@@ -1,9 +1,10 @@
-"""The configurations of the models of a repository: an ensemble of a tokenizer, a classifier and a decoder.
+"""Makes the configurations of a repository's models: an ensemble of a tokenizer, a classifier and a decoder.
 
 A client sends TEXT (and TEXT_PAIR) to the ensemble. The tokenizer pads to length buckets, because Triton merges only
-requests of equal shape. The classifier is the engine alone, so that its queue and batches are the engine's. The decoder
-turns logits into a label. In a cascade a Python model stands in the place of the classifier: it runs the first stage,
-and sends to the classifier what that is not sure of.
+requests of equal shape. The classifier contains only the engine, so that its queue and batches are the engine's. The
+decoder turns logits into a label. In a cascade, a Python model takes the place of the classifier in the ensemble: it
+runs the first stage, and sends the rows of which the first stage is not sure to the classifier. The name of a model is
+that of the ensemble and a role, such as NAME_tokenizer.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ TEXT = Tensor("TYPE_STRING", (1,))
 # Output of the tokenizer beside the tokens.
 CUT = "truncated"
 
-# Output of the tokenizer for the decoder of a model of tags.
+# Output of the tokenizer for the decoder of a token classifier.
 SPANS = "spans"
 
 # Output of a cascade: which stage answered a row.
@@ -39,16 +40,16 @@ PROVENANCE = "provenance.json"
 
 
 def names(name: str) -> dict[str, str]:
-    """Return role -> model name, the ensemble last."""
+    """Return the names of the models by role, with the ensemble last."""
     return {role: f"{name}_{role}" for role in ROLES} | {"ensemble": name}
 
 
 def configurations(
     name: str, texts: Sequence[str], head: Head, engine: Engine, options: Options, first: First | None = None
 ) -> dict[str, ConfigJson]:
-    """Return role -> configuration of the models, the ensemble last; `texts` are the names of the text inputs.
+    """Return the configurations of the models by role, with the ensemble last.
 
-    `first` is the first stage of a cascade.
+    `texts` are the names of the text inputs. `first` is the first stage of a cascade; None for any other bundle.
     """
     logits = Tensor("TYPE_FP32", tuple(-1 if size is None else size for size in head.row))
     tokens = {token: Tensor(tensor.type, (-1,)) for token, tensor in engine.inputs.items()}
@@ -105,7 +106,7 @@ def _model(name: str, takes: Tensors, gives: Tensors, more: ConfigJson, *, max_b
 
 
 def _batching(options: Options) -> ConfigJson:
-    """Return a batcher that adds no delay and refuses requests that wait longer than the timeout."""
+    """Return the fields of a batcher that adds no delay, and refuses requests that wait longer than the timeout."""
     return {
         "default_queue_policy": {
             "max_queue_size": options.queue,
@@ -117,7 +118,7 @@ def _batching(options: Options) -> ConfigJson:
 
 
 def _classifier(engine: Engine, options: Options) -> ConfigJson:
-    """Return the fields of the classifier's configuration beside its name and tensors."""
+    """Return the fields of the classifier's configuration other than its name and tensors."""
     batching = _batching(options)
     if options.delay_us:
         batching["max_queue_delay_microseconds"] = options.delay_us
@@ -158,9 +159,9 @@ def _warmup(engine: Engine) -> list[ConfigJson]:
 
 
 def _cuda_graphs(engine: Engine) -> ConfigJson:
-    """Return a CUDA graph for each power of two of rows and each length, without a lower bound.
+    """Return the fields for CUDA graphs: one for each power of two of rows and each length, without a lower bound.
 
-    With a lower bound, Triton would run smaller batches in a larger graph whose remaining inputs are undefined.
+    With a lower bound, Triton would run a smaller batch in a larger graph, whose other rows would be undefined.
     """
     rows = [1 << power for power in range(engine.max_batch.bit_length())]
     specs = [

@@ -1,4 +1,4 @@
-"""A bundle on a hub: its listed files without plans, and a model card made from its manifest and results.
+"""Uploads a bundle to the Hugging Face hub: its listed files except plans, and a card made from manifest and results.
 
 Plans are left out because they are executable code for one GPU and one version of TensorRT. Results, predictions and
 texts of rows are never part of a bundle's listed files, and only figures of results reach the card. The digests of the
@@ -47,13 +47,13 @@ def push(
     output: Path | None = None,
     trust: str | None = None,
 ) -> PushRecord:
-    """Upload a bundle to the hub as `repository`, such as user/name; it is created as a private one.
+    """Upload a bundle to the hub as `repository`, such as user/name. A new repository is private, unless `public`.
 
-    With `output`, the folder is written there and nothing is uploaded. With `dry_run`, nothing is written or uploaded.
+    With `output`, the files are written to that folder instead. With `dry_run`, nothing is written or uploaded.
 
     Raises:
-        InputError: the bundle is incomplete, or `output` exists and is something else.
-        UsageError: `repository` is not a name of the hub, or it is public and `public` is not given.
+        InputError: the bundle is incomplete, or `output` exists and was not written by push.
+        UsageError: `repository` is not a valid name, or it is public and `public` is not given.
         MachineError: the hub cannot be reached, or it does not accept the token of this machine.
     """
     _check_name(repository)
@@ -85,17 +85,19 @@ def push(
 
 def _check_name(repository: str) -> None:
     if not NAME.fullmatch(repository) or ".." in repository or "--" in repository:
-        raise UsageError(f"{repository}: not a name of the hub. Give one such as user/{Path(repository).name}.")
+        raise UsageError(
+            f"{repository}: this is not a valid name for the hub. Give one such as user/{Path(repository).name}."
+        )
 
 
 def _check_output(output: Path) -> None:
-    """Refuse to replace what is not an earlier output."""
+    """Refuse an output folder that exists and was not written by push."""
     if output.exists() and not ((output / MANIFEST).is_file() and (output / CARD).is_file()):
-        raise InputError(f"-o {output}: exists, and is not a folder that push wrote. Choose a new folder.")
+        raise InputError(f"-o {output}: it exists, but push did not write it. Choose a new folder.")
 
 
 def _published(bundle: Bundle) -> tuple[Manifest, dict[str, bytes]]:
-    """Return the manifest without plans and absolute paths, and the files that are published with other contents."""
+    """Return the manifest without plans and absolute paths, and the new content of the files that change, by name."""
     manifest = bundle.manifest
     changed = {CALIBRATION: _without_rows(bundle.read(CALIBRATION))} if CALIBRATION in manifest["artefacts"] else {}
     plans = {name for name in manifest["artefacts"] if name.startswith("plans/")}
@@ -112,7 +114,7 @@ def _published(bundle: Bundle) -> tuple[Manifest, dict[str, bytes]]:
 
 
 def _without_rows(calibration: bytes) -> bytes:
-    """Return a calibration.json without the digests of rows."""
+    """Return the content of a calibration.json without the digests of rows."""
     values = {key: value for key, value in json.loads(calibration).items() if key not in ROW_KEYS}
     return json.dumps(values, indent=2, ensure_ascii=False).encode()
 
@@ -122,7 +124,7 @@ def _size(bundle: Bundle, name: str, changed: Mapping[str, bytes]) -> int:
 
 
 def _without_paths(value: Any) -> Any:  # any JSON
-    """Return JSON in which every absolute path is replaced by its last part; a label such as `/r/news` is no path."""
+    """Return JSON with every absolute path replaced by its last part. A label such as `/r/news` is not a path."""
     if isinstance(value, Mapping):
         return {key: one if key in VERBATIM else _without_paths(one) for key, one in value.items()}
     if isinstance(value, list):
@@ -141,7 +143,7 @@ def _write(folder: Path, bundle: Bundle, manifest: Manifest, changed: Mapping[st
 
 
 def _card(bundle: Bundle, manifest: Manifest, repository: str) -> str:
-    """Return the model card: YAML for the hub, and a page from card.md."""
+    """Return the text of the model card: YAML metadata for the hub, and a page made from card.md."""
     from huggingface_hub import EvalResult, ModelCardData
 
     results, task, head = _results(bundle), manifest["task"], resolve_bundle(bundle, Recipe()).head
@@ -185,7 +187,7 @@ def _card(bundle: Bundle, manifest: Manifest, repository: str) -> str:
 
 
 def _results(bundle: Bundle) -> list[Result]:
-    """Return the results of the bundle's own task; those of another one belong to no card that names this one."""
+    """Return the saved results for the bundle's own task, which is the only task that the card names."""
     try:
         found = find_results([bundle.path])
     except InputError:  # it has none
@@ -211,20 +213,23 @@ def _upload(folder: Path, repository: str, *, public: bool, digest: str) -> str:
     try:
         address = api.create_repo(repository, private=not public, exist_ok=True)
         if not public and not api.model_info(repository).private:
-            raise UsageError(f"{repository}: the repository is public. Give --public, or another name.")
+            raise UsageError(f"{repository}: this repository is public. Give --public, or another name.")
         with still():  # the hub's library draws bars of its own
             commit = api.upload_folder(folder_path=folder, repo_id=repository, commit_message=f"Bundle {digest[:12]}")
     except LocalTokenNotFoundError:
-        raise MachineError("push: no token of the hub is here. Log in: hf auth login, or set HF_TOKEN.") from None
+        raise MachineError("push: no token for the hub was found. Log in: hf auth login, or set HF_TOKEN.") from None
     except (OfflineModeIsEnabled, OSError) as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
         if isinstance(error, HfHubHTTPError) and status in (401, 403):
             raise MachineError(
-                f"{repository}: the hub does not let this token write there ({status}). "
+                f"{repository}: the token of this machine may not write there ({status}). "
                 "Log in with a token that may write: hf auth login."
             ) from None
         if isinstance(error, HfHubHTTPError) and status is not None:
-            raise ToolchainError(f"{repository}: the hub refused the upload ({status}: {first_line(error)}).") from None
+            raise ToolchainError(
+                f"{repository}: the hub refused the upload ({status}: {first_line(error)}). Fix what it names, or "
+                "write the folder with -o and upload it in another way."
+            ) from None
         raise MachineError(
             f"push: the hub cannot be reached ({type(error).__name__}). Connect this machine, or write the folder "
             "with -o and upload it from another machine."

@@ -1,4 +1,4 @@
-"""A bundle as a standalone service: a folder for `docker compose up`, and the image that the folder describes."""
+"""Makes a standalone service of a bundle: a folder for `docker compose up`, and the image that it describes."""
 
 import re
 import shlex
@@ -41,12 +41,12 @@ def ship_service(
 ) -> ServiceRecord:
     """Write a folder with the listed files of the bundle at `place`, a Dockerfile, a compose file and a README.
 
-    Everybody may read what is written, whatever the umask, because the user of the image is not the user of this run.
-    `name` is the model name for clients, by default the checkpoint's; `cache` the rows that `serve --cache` keeps;
-    `trust` the digest that the bundle must have.
+    Every user can read the files, whatever the umask is, because the image runs as another user. `name` is the model
+    name for clients, by default the checkpoint's. `cache` is the value of `toolchain serve --cache`, in rows; None
+    leaves the option out. `trust` is the digest that the bundle must have; None allows any.
 
     Raises:
-        InputError: the bundle is incomplete, `output` contains something else, or another run is writing it.
+        InputError: the bundle is incomplete, `output` is not the folder of a service, or another run is writing it.
         UsageError: the name is not a valid model name, or the backend is trt and the bundle has no plan.
     """
     check_folder(output)
@@ -82,7 +82,7 @@ def ship_service(
 
 
 def _options(backend: str, cache: int | None) -> list[str]:
-    """Return further words of the command that the image runs."""
+    """Return the options of `toolchain serve` that the command of the image gets in addition."""
     return [
         *(["--backend", "trt"] if backend == "trt" else []),
         *(["--cache", str(cache)] if cache is not None else []),
@@ -90,37 +90,42 @@ def _options(backend: str, cache: int | None) -> list[str]:
 
 
 def _in_code(name: str) -> str:
-    """Return a name as it can stand between backticks on one line of Markdown."""
+    """Return a name with `?` for each character that cannot be between backticks on one line of Markdown."""
     return "".join(char if char.isprintable() and char != "`" else "?" for char in name)
 
 
 def _check_output(output: Path, bundle: Bundle) -> None:
-    """Refuse to replace a folder that is not a service's, and to copy a bundle into itself."""
+    """Refuse an output folder that exists and is not a service's, or that lies in the bundle itself."""
     if output.resolve().is_relative_to(bundle.path.resolve()):
         raise InputError(
-            f"-o {output}: lies in the bundle, which would be copied into itself. Choose a folder outside of it."
+            f"-o {output}: this folder lies in the bundle, which would be copied into itself. "
+            "Choose a folder outside of it."
         )
     if not output.exists():
         return
     if not output.is_dir():
-        raise InputError(f"-o {output}: is a file. Choose a new folder.")
+        raise InputError(f"-o {output}: this is a file. Choose a new folder.")
     expected = {file.name for file in TEMPLATES.iterdir()} | {BUNDLE}
     present = {file.name for file in output.iterdir()}
     if others := sorted(present - expected):
-        raise InputError(f"-o {output}: contains {others[0]}, which is not part of a service. Choose a new folder.")
+        raise InputError(
+            f"-o {output}: the folder contains {others[0]}, which is not part of a service. Choose a new folder."
+        )
     if missing := sorted(expected - present - {DOCKERIGNORE}):  # earlier versions did not write that one
-        raise InputError(f"-o {output}: is not the folder of a service: it lacks {missing[0]}. Choose a new folder.")
+        raise InputError(
+            f"-o {output}: this is not the folder of a service, because it lacks {missing[0]}. Choose a new folder."
+        )
 
 
 def ship_image(place: Path, *, tag: str | None = None, **choices: Any) -> ServiceRecord:
-    """Build the image of a service with Docker and name it `tag`; the other options are those of `ship_service`.
+    """Build the image of a service with Docker and name it `tag`; `choices` are arguments of `ship_service`.
 
     Raises:
         MachineError: Docker is not installed or does not run.
         ToolchainError: the build failed.
     """
     if tag is not None and not TAG.fullmatch(tag):
-        raise UsageError(f"--tag {tag}: not a valid image name. Use a name such as sentiment:1.")
+        raise UsageError(f"--tag {tag}: this is not a valid image name. Use a name such as sentiment:1.")
     docker = shutil.which("docker")
     if docker is None or _run(docker, "info").returncode:
         raise MachineError(
@@ -135,8 +140,8 @@ def ship_image(place: Path, *, tag: str | None = None, **choices: Any) -> Servic
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         target, base = BASES[choices.get("backend", "ort")]
         raise ToolchainError(
-            f"docker build: failed: {last}. If {base} does not exist, build it in the toolchain's own folder: "
-            f"docker build -f docker/Dockerfile --target {target} -t {base} ."
+            f"docker build: the build failed: {last}. If {base} does not exist, build it in the toolchain's own "
+            f"folder: docker build -f docker/Dockerfile --target {target} -t {base} ."
         )
     return {
         "name": made["name"],

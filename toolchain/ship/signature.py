@@ -1,4 +1,4 @@
-"""The inputs and outputs of an ONNX graph, with Triton's names of their types."""
+"""Reads the inputs and outputs of an ONNX graph, with the names that Triton uses for their types."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ TYPES = {
 
 @dataclass(frozen=True)
 class Tensor:
-    """One input or output: Triton's data type and all dimensions, -1 for a dynamic one."""
+    """An input or output: Triton's data type and all dimensions, with -1 for a dynamic dimension."""
 
     type: str
     dims: tuple[int, ...]
@@ -40,7 +40,7 @@ Tensors = dict[str, Tensor]
 
 
 def signature(file: Path) -> tuple[Tensors, Tensors]:
-    """Return the inputs and the outputs of an ONNX graph, in its order.
+    """Return the inputs and the outputs of an ONNX graph by name, in the graph's order.
 
     Raises:
         InputError: the file is not an ONNX graph.
@@ -60,12 +60,12 @@ def computes_in_float16(file: Path) -> bool:
 
 
 def to_json(tensors: Tensors) -> list[TensorRecord]:
-    """Return tensors as a record."""
+    """Return tensors in the form in which records store them."""
     return [{"name": name, "data_type": one.type, "dims": list(one.dims)} for name, one in tensors.items()]
 
 
 def from_json(records: list[TensorRecord]) -> Tensors:
-    """Return the names, types and shapes that `to_json` has written."""
+    """Return the tensors that `to_json` has put into a record."""
     return {record["name"]: Tensor(record["data_type"], tuple(record["dims"])) for record in records}
 
 

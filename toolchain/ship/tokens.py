@@ -1,4 +1,4 @@
-"""The tokenizer of a repository: the Rust library `tokenizers` without transformers, with the evaluator's ids."""
+"""Makes the tokenizer of a repository: it needs only the Rust library `tokenizers` and gives the same ids as `eval`."""
 
 import json
 from collections.abc import Sequence
@@ -18,16 +18,16 @@ COLUMNS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_i
 def standalone_tokenizer(resolved: ResolvedRecipe) -> str:
     """Return a tokenizer.json that works without transformers and truncates as the evaluator does.
 
-    It comes from the tokenizer that transformers loaded, and not from the bundle's tokenizer.json, because options in
+    It is made from the tokenizer that transformers loaded, and not from the bundle's tokenizer.json, because options in
     tokenizer_config.json change the tokenizer, and some checkpoints have only a vocabulary.
 
     Raises:
-        GateError: it gives other ids than the evaluator on built-in texts.
-        InputError: the bundle's tokenizer is not one of the Rust library.
+        GateError: it gives other ids than the evaluator for built-in texts.
+        InputError: the bundle's tokenizer does not run in the Rust library.
     """
     if resolved.encoder.rust is None:
         raise InputError(
-            f"{resolved.source.folder}: its tokenizer runs only in Python, and a repository has no transformers. "
+            f"{resolved.source.folder}: its tokenizer runs only in Python, but Triton has no transformers. "
             "Convert it to a tokenizer.json."
         )
     text = json.dumps(json.loads(resolved.encoder.rust.to_str()), ensure_ascii=False, indent=1) + "\n"
@@ -36,7 +36,7 @@ def standalone_tokenizer(resolved: ResolvedRecipe) -> str:
 
 
 def _check_ids(written: str, resolved: ResolvedRecipe) -> None:
-    """Compare all ids of the written tokenizer with the evaluator's, also for empty texts and truncated ones."""
+    """Check that the written tokenizer gives the evaluator's ids, also for empty texts and truncated ones."""
     from tokenizers import Tokenizer
 
     alone = Tokenizer.from_str(written)
@@ -50,7 +50,7 @@ def _check_ids(written: str, resolved: ResolvedRecipe) -> None:
         for name, ids in wanted.items():
             if list(getattr(found, COLUMNS[name])) != list(ids[row]):
                 raise GateError(
-                    f"{resolved.source.folder}: without transformers the tokenizer gives other {name} for "
+                    f"{resolved.source.folder}: without transformers, the tokenizer gives different {name} for "
                     f"{text[0][:40]!r}. Report this bug."
                 )
 

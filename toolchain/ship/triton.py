@@ -1,4 +1,4 @@
-"""Make a Triton model repository from a bundle."""
+"""Makes a Triton model repository from a bundle."""
 
 import dataclasses
 import json
@@ -97,7 +97,7 @@ def ship(path: Path, repository: Path, options: Options, *, trust: str | None = 
 def _files(
     resolved: ResolvedRecipe, engine: Engine, own: TokenizerSettings, provenance: Provenance
 ) -> dict[str, dict[str, Content]]:
-    """Return role -> file name in the version folder -> content."""
+    """Return the files of the version folders: role of the model -> file name -> content."""
     files: dict[str, dict[str, Content]] = {
         "tokenizer": {
             "tokenizer.json": standalone_tokenizer(resolved),
@@ -116,7 +116,7 @@ def _files(
 
 
 def _beside(name: str, own: TokenizerSettings, started: StartRecord) -> dict[str, dict[str, Content]]:
-    """Return role -> file name next to config.pbtxt -> content, where there is any beside the packages."""
+    """Return the files next to config.pbtxt, other than requirements.txt: role of the model -> file name -> content."""
     flags = "".join(f"{flag}\n" for flag in started["flags"])
     return {"ensemble": {"README.md": readme(name, started, own["texts"]), ARGUMENTS: flags}}
 
@@ -126,7 +126,7 @@ def _json(value: Mapping[str, Any] | list[str]) -> str:
 
 
 def _engines(bundle: Bundle, resolved: ResolvedRecipe, options: Options) -> tuple[Engine, First | None]:
-    """Return the engine of the classifier and the first stage of a cascade; both take batches of one size."""
+    """Return the classifier's engine, and the first stage (None without a cascade). Both get the same largest batch."""
     engine = find_engine(bundle, options)
     first = find_first(bundle, resolved, engine, options)
     if first and first.engine:
@@ -139,24 +139,26 @@ def _engines(bundle: Bundle, resolved: ResolvedRecipe, options: Options) -> tupl
 
 
 def _check_logits(engine: Engine, row: RowShape) -> None:
-    """Refuse an engine whose output is not float32 logits with rows of the shape `row`."""
+    """Refuse an engine whose output is not float32 logits, or whose logits for a row do not have the shape `row`."""
     logits = engine.outputs.get("logits")
     file = next(iter(engine.files.values()))
     if logits is None or logits.type != "TYPE_FP32" or len(logits.dims) != 1 + len(row):
         wanted = ", ".join(["batch", *("tokens" for _ in row[:-1]), "classes"])
         raise InputError(
-            f"{file}: its outputs are {', '.join(engine.outputs)}, not float32 logits [{wanted}]. Build it again."
+            f"{file}: its outputs are {', '.join(engine.outputs)}, not float32 logits [{wanted}]. "
+            "Build the bundle again."
         )
     if logits.dims[-1] not in (-1, row[-1]):
         raise InputError(
-            f"{file}: outputs {logits.dims[-1]} logits, and config.json names {row[-1]} labels. Build it again."
+            f"{file}: it outputs {logits.dims[-1]} logits, but config.json names {row[-1]} labels. "
+            "Build the bundle again."
         )
 
 
 def _provenance(
     bundle: Bundle, resolved: ResolvedRecipe, engine: Engine, options: Options, started: StartRecord
 ) -> Provenance:
-    """Return what a version was made from, and the tensors of its engine."""
+    """Return the record of what a version was made from, with the tensors of its engine."""
     return {
         "schema": SCHEMA,
         "bundle_sha256": bundle.digest,

@@ -1,7 +1,7 @@
 """Checks of a Triton model repository that need no server.
 
-A check is a function of one model and of all models of the repository that yields findings. To add a check, write the
-function in a module of this package and add it to the CHECKS of that module.
+A check is a function that takes one model and all models of the repository, and yields findings. To add a check, write
+the function in a module of this package and add it to the CHECKS of that module.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,10 +17,10 @@ PLATFORMS = {"tensorrt_plan": "tensorrt", "onnxruntime_onnx": "onnxruntime"}
 class Finding:
     """One fault of a repository.
 
-    `level`: with an error a model does not load or gives wrong results; with a warning it serves badly.
+    `level`: with an error, a model does not load or gives wrong results; with a warning, it is served badly.
     `where`: the model, or a file of it.
-    `what`: the fault.
-    `do`: what fixes it.
+    `what`: what is wrong.
+    `do`: how to fix it.
     """
 
     level: Literal["error", "warning"]
@@ -31,7 +31,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """The folder of a model and its configuration, a ModelConfig message."""
+    """A model of a repository: its folder, and its configuration as a ModelConfig message."""
 
     folder: Path
     config: Any
@@ -62,11 +62,11 @@ class LoadedModel:
         return self.present[-max(1, policy.latest.num_versions) :]
 
     def error(self, what: str, do: str) -> Finding:
-        """Return an error of this model."""
+        """Return a finding about this model with the level error."""
         return Finding("error", self.name, what, do)
 
     def warning(self, what: str, do: str) -> Finding:
-        """Return a warning about this model."""
+        """Return a finding about this model with the level warning."""
         return Finding("warning", self.name, what, do)
 
 

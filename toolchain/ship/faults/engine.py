@@ -1,4 +1,4 @@
-"""Checks of a configuration against its graph or plan, and of the warm-up of both."""
+"""Checks that a configuration agrees with its graph or plan, and that the warm-up can run."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -35,13 +35,13 @@ def graph(model: LoadedModel, models: Models) -> Iterator[Finding]:
             try:
                 inputs, outputs = signature(folder / file)
             except InputError as error:
-                yield model.error(str(error).removesuffix(". Build it again."), "Build it again")
+                yield model.error(str(error).removesuffix(". Build the graph again."), "Build the graph again")
                 continue
             yield from _same_tensors(model, f"{version}/{file}", inputs, outputs)
 
 
 def plan(model: LoadedModel, models: Models) -> Iterator[Finding]:
-    """Check that each plan, by the record beside it, has the configured tensors and takes all configured batches."""
+    """Check that each plan, as the record beside it states, has the configured tensors and takes all batches."""
     if model.backend != "tensorrt":
         return
     for version in model.served:
@@ -87,7 +87,9 @@ def _same_tensors(model: LoadedModel, where: str, inputs: Tensors, outputs: Tens
 
 def _same_tensor(model: LoadedModel, what: str, where: str, stated: Any, found: Tensor) -> Iterator[Finding]:
     if type_name(stated.data_type) != found.type:
-        yield model.error(f"{what} is {type_name(stated.data_type)}, in {where} {found.type}", f"Write {found.type}")
+        yield model.error(
+            f"{what} is {type_name(stated.data_type)}, but {where} has {found.type}", f"Write {found.type}"
+        )
     batched = model.config.max_batch_size > 0
     if batched and found.dims[:1] not in ((-1,), ()):
         yield model.error(
@@ -99,18 +101,19 @@ def _same_tensor(model: LoadedModel, what: str, where: str, stated: Any, found: 
     fits = len(dims) == len(own) and all(size in (-1, asked) for asked, size in zip(dims, own, strict=True))
     if not fits and not (what.startswith("output") and len(dims) == len(own) and _covers(dims, own)):
         yield model.error(
-            f"{what} has dims {dims_text(dims)}, in {where} {dims_text(own)}" + (" after the batch" if batched else ""),
+            f"{what} has dims {dims_text(dims)}, but {where} has {dims_text(own)}"
+            + (" after the batch" if batched else ""),
             f"Write {dims_text(own)}",
         )
 
 
 def _covers(dims: Sequence[int], own: Sequence[int]) -> bool:
-    """Return whether the stated dimensions of an output are those of the graph or dynamic."""
+    """Return whether each stated dimension of an output is -1 (dynamic) or that of the graph."""
     return all(asked in (-1, size) for asked, size in zip(dims, own, strict=True))
 
 
 def _within_profiles(model: LoadedModel, where: str, profiles: list[ProfileRecord]) -> Iterator[Finding]:
-    """Check that batches, instances, warm-up and CUDA graphs stay within the profiles of the plan."""
+    """Check that batches, instances, warm-up and CUDA graphs fit the optimisation profiles of the plan."""
     config = model.config
     limit = min(one["batch"][2] for one in profiles)
     if config.max_batch_size > limit:
@@ -120,10 +123,13 @@ def _within_profiles(model: LoadedModel, where: str, profiles: list[ProfileRecor
     for group in config.instance_group:
         chosen = [int(index) for index in group.profile if index.isdecimal()] or [0]
         if max(chosen) >= len(profiles):
-            yield model.error(f"profile {max(chosen)}: {where} has {len(profiles)} profiles", "Count them from 0")
+            yield model.error(
+                f"there is no profile {max(chosen)}: {where} has {len(profiles)} profiles", "Count from 0"
+            )
         elif len(set(chosen)) < len(profiles):
             yield model.warning(
-                f"its instances use {len(set(chosen))} of {len(profiles)} profiles of {where}: other lengths fail",
+                f"its instances use {len(set(chosen))} of {len(profiles)} profiles of {where}, "
+                "so requests of other lengths fail",
                 "Name each profile in each instance group",
             )
     shapes = [
@@ -139,7 +145,7 @@ def _within_profiles(model: LoadedModel, where: str, profiles: list[ProfileRecor
     for what, rows, dims in shapes:
         if len(dims) == 1 and not any(_contains(one, max(rows, 1), dims[0]) for one in profiles):
             yield model.error(
-                f"{what} of {rows} rows of {dims[0]} tokens: no profile of {where} contains it", "Change the shape"
+                f"{what} has {rows} rows of {dims[0]} tokens, which no profile of {where} takes", "Change the shape"
             )
             return
 
@@ -150,13 +156,13 @@ def _contains(profile: ProfileRecord, rows: int, length: int) -> bool:
 
 
 def warmup(model: LoadedModel, models: Models) -> Iterator[Finding]:
-    """Check the warm-up: a failing one keeps its model from loading, and by default the server from starting."""
+    """Check the warm-up. If it fails, its model does not load, and by default the server does not start."""
     config = model.config
     inputs = {one.name: one for one in config.input}
     for one in config.model_warmup:
         if one.batch_size > max(1, config.max_batch_size):
             yield model.error(
-                f"warm-up {one.name!r} has {one.batch_size} rows, and max_batch_size is {config.max_batch_size}",
+                f"warm-up {one.name!r} has {one.batch_size} rows, but max_batch_size is {config.max_batch_size}",
                 "Use at most that size",
             )
         if missing := [name for name, tensor in inputs.items() if name not in one.inputs and not tensor.optional]:
@@ -166,7 +172,7 @@ def warmup(model: LoadedModel, models: Models) -> Iterator[Finding]:
                 yield model.error(f"warm-up {one.name!r} has {name}, which is not an input", "Remove it")
             elif tensor.data_type != inputs[name].data_type:
                 yield model.error(
-                    f"warm-up {one.name!r}: {name} is {type_name(tensor.data_type)}, the input "
+                    f"warm-up {one.name!r}: {name} is {type_name(tensor.data_type)}, but the input is "
                     f"{type_name(inputs[name].data_type)}",
                     "Write the same type",
                 )

@@ -13,14 +13,14 @@ from toolchain.ship.models import PROVENANCE, names
 
 @dataclass(frozen=True)
 class Producer:
-    """The model that produces a tensor of an ensemble, or `the request`, and the tensor in its configuration."""
+    """Where a tensor of an ensemble comes from: a model or `the request`, with the tensor as it is configured there."""
 
     name: str
     tensor: Any
 
 
 def connections(model: LoadedModel, models: Models) -> Iterator[Finding]:
-    """Check each tensor of an ensemble from its producer to its consumers."""
+    """Check that each tensor of an ensemble has a producer, and that its consumers expect its type and dimensions."""
     if not model.config.HasField("ensemble_scheduling"):
         if model.backend == "ensemble":
             yield model.error("the ensemble has no steps", "Add ensemble_scheduling")
@@ -37,9 +37,9 @@ def connections(model: LoadedModel, models: Models) -> Iterator[Finding]:
     for output in model.config.output:
         if output.name in consumed and output.name in produced:
             yield model.error(
-                f"the output {output.name} is also the input of a step: a request for other outputs alone fails "
+                f"the output {output.name} is also the input of a step, so a request for other outputs alone fails "
                 "(Triton server issue 7482)",
-                "Let the last step output it",
+                "Let the last step output a copy of the tensor, and map the output to that copy",
             )
         if output.name not in produced:
             yield model.error(f"no step produces the output {output.name}", "Map an output of a step to it")
@@ -56,7 +56,7 @@ def _step(model: LoadedModel, step: Any, models: Models) -> Iterator[Finding]:
     other = models[step.model_name]
     if step.model_version > 0 and step.model_version not in other.served:
         yield model.error(
-            f"uses version {step.model_version} of {other.name}, which serves "
+            f"it uses version {step.model_version} of {other.name}, which serves "
             f"{', '.join(map(str, other.served)) or 'none'}",
             "Fix model_version",
         )
@@ -93,7 +93,7 @@ def _inputs(model: LoadedModel, step: Any, other: LoadedModel, produced: dict[st
 
 
 def _matches(model: LoadedModel, name: str, producer: Producer, taken: Any, consumer: str) -> Iterator[Finding]:
-    """Compare the type and the dimensions of a tensor on both sides."""
+    """Compare the type and the dimensions of a tensor between its producer and a consumer."""
     types = type_name(producer.tensor.data_type), type_name(taken.data_type)
     if types[0] != types[1]:
         yield model.error(
@@ -111,7 +111,7 @@ def _matches(model: LoadedModel, name: str, producer: Producer, taken: Any, cons
 
 
 def provenance(model: LoadedModel, models: Models) -> Iterator[Finding]:
-    """Compare the digests of the engine files with those that were recorded when the bundle was shipped."""
+    """Compare the digests of the engine files with the ones that were recorded when the bundle was shipped."""
     own = {role: models[name] for role, name in names(model.name).items() if name in models}
     for version in model.served if "classifier" in own else ():
         try:

@@ -12,10 +12,12 @@ DEFAULT_FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan", "python"
 
 
 def name(model: LoadedModel, models: Models) -> Iterator[Finding]:
-    """Check that the configuration repeats the folder's name, if it gives any, and names a backend."""
+    """Check that the configuration names a backend, and that the model's name in it, if any, is the folder's name."""
     stated = model.config.name
     if stated and stated != model.name:
-        yield model.error(f"its configuration says {stated!r}", "Give both the same name")
+        yield model.error(
+            f"its configuration has the name {stated!r}", "Give the folder and the configuration the same name"
+        )
     if not model.backend:
         yield model.error("neither backend nor platform is set", 'Set the backend, for example backend: "onnxruntime"')
 
@@ -26,7 +28,7 @@ def versions(model: LoadedModel, models: Models) -> Iterator[Finding]:
         yield model.error("it has no version folder", "Put its files into a folder named 1")
     for version in model.served:
         if version not in model.present:
-            yield model.error(f"version {version} is to be served and has no folder", "Fix its version_policy")
+            yield model.error(f"version {version} is to be served, but has no folder", "Fix its version_policy")
         elif model.backend != "ensemble":
             for file in required_files(model):
                 if not (model.folder / str(version) / file).exists():
@@ -78,16 +80,16 @@ def tensors(model: LoadedModel, models: Models) -> Iterator[Finding]:
             if tensor.name in seen or not tensor.name:
                 yield model.error(f"{side} {tensor.name!r} appears twice or has no name", "Give each a unique name")
             if not tensor.data_type:
-                yield model.error(f"{side} {tensor.name}: no data_type", "Add it, such as TYPE_INT32")
+                yield model.error(f"{side} {tensor.name} has no data_type", "Add it, such as TYPE_INT32")
             if not tensor.dims and not tensor.HasField("reshape"):
-                yield model.error(f"{side} {tensor.name}: no dims", "Add them without the batch, such as [ -1 ]")
+                yield model.error(f"{side} {tensor.name} has no dims", "Add them without the batch, such as [ -1 ]")
             if any(size == 0 or size < -1 for size in tensor.dims):
-                yield model.error(f"{side} {tensor.name}: dims {list(tensor.dims)}", "Use sizes above 0, or -1")
+                yield model.error(f"{side} {tensor.name} has dims {list(tensor.dims)}", "Use sizes above 0, or -1")
             seen.add(tensor.name)
 
 
 def instances(model: LoadedModel, models: Models) -> Iterator[Finding]:
-    """Check that an ensemble has no instances, and that a model needs no GPU to be tested."""
+    """Check that an ensemble has no instances, and that no model can be loaded only on a GPU."""
     groups = model.config.instance_group
     if model.backend == "ensemble":
         if groups:
@@ -95,7 +97,7 @@ def instances(model: LoadedModel, models: Models) -> Iterator[Finding]:
         return
     if any(group.kind == InstanceGroup.KIND_GPU for group in groups):
         yield model.warning(
-            "KIND_GPU does not load on a machine without that GPU, not even for a test",
+            "an instance group of KIND_GPU does not load on a machine without a GPU, not even for a test",
             "Write KIND_AUTO, or remove kind",
         )
 

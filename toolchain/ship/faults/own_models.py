@@ -1,4 +1,4 @@
-"""Checks of the Python models that this project writes: each file that such a model reads at start."""
+"""Checks of the Python models that this project writes: of each file that such a model reads when it starts."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ SHIP_AGAIN = "Ship the bundle again"
 
 
 def own_files(model: LoadedModel, models: Models) -> Iterator[Finding]:
-    """Check that the files which a model of ours reads exist and can be read."""
+    """Check that the files which a model.py of this project reads exist and can be read."""
     for version in model.served if model.backend == "python" else ():
         folder = model.folder / str(version)
         for name, fault_of in FILES.get(_role(folder / "model.py"), {}).items():
@@ -26,7 +26,7 @@ def own_files(model: LoadedModel, models: Models) -> Iterator[Finding]:
 
 
 def _role(code: Path) -> str:
-    """Return the role of a model.py that this project wrote, or "" for any other file."""
+    """Return the role of a model.py that this project wrote, such as tokenizer; an empty string for any other file."""
     try:
         first = code.read_text(encoding="utf-8").partition("\n")[0]
     except (OSError, UnicodeDecodeError):
@@ -45,7 +45,7 @@ def _tokenizer(file: Path, config: Any) -> str | None:
 
 
 def _settings(file: Path, config: Any) -> str | None:
-    """Compare the tensors in the settings with those in the configuration."""
+    """Compare the tensors in the settings with the tensors in the configuration; return the fault, or None."""
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
         outputs = [one["name"] for one in settings["outputs"] if one["attribute"] and one["dtype"] and one["pad"] >= 0]
@@ -59,12 +59,12 @@ def _settings(file: Path, config: Any) -> str | None:
     for side, names in named.items():
         wanted = sorted(one.name for one in getattr(config, side) if one.name != CUT)
         if sorted(names) != wanted:
-            return f"has the {side}s {', '.join(names) or 'none'}, and its configuration {', '.join(wanted)}"
+            return f"has the {side}s {', '.join(names) or 'none'}, but its configuration has {', '.join(wanted)}"
     return None
 
 
 def _labels(file: Path, config: Any) -> str | None:
-    """Compare the number of labels with the number of logits in the configuration, of a model that gives labels."""
+    """Compare the number of labels with that of logits, if the model gives labels; return the fault, or None."""
     if (file.parent / "outputs.json").is_file():
         return None
     try:
@@ -78,12 +78,12 @@ def _labels(file: Path, config: Any) -> str | None:
 
 
 def _graph(file: Path, config: Any) -> str | None:
-    """Return no fault: engine.py checks the tensors of each graph."""
+    """Return None, which means no fault: engine.py checks the tensors of each graph."""
     return None
 
 
 def _stages(file: Path, config: Any) -> str | None:
-    """Check the settings of a cascade, and that a lexical stage has its files."""
+    """Check the settings of a cascade, and that a lexical stage has its files; return the fault, or None."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         complete = bool(found["name"]) and found["threshold"] >= 0 and found["vocabulary"] > 0
@@ -95,11 +95,11 @@ def _stages(file: Path, config: Any) -> str | None:
         return "lacks a setting that model.py reads"
     lexical = () if "first" in found["stages"] else ("lexical.npz", "tfidf.py")
     missing = [name for name in lexical if not (file.parent / name).is_file()]
-    return f"names a lexical stage, and {missing[0]} is missing" if missing else None
+    return f"names a lexical stage, but {missing[0]} is missing" if missing else None
 
 
 def stages(model: LoadedModel, models: Models) -> Iterator[Finding]:
-    """Check that the models which a cascade of ours asks are in the repository, and serve its versions."""
+    """Check that the models to which a cascade sends rows are in the repository, and serve the cascade's versions."""
     for version in model.served if model.backend == "python" else ():
         file = model.folder / str(version) / "stages.json"
         if _role(file.with_name("model.py")) != "cascade" or _stages(file, model.config):
@@ -107,7 +107,9 @@ def stages(model: LoadedModel, models: Models) -> Iterator[Finding]:
         for stage in json.loads(file.read_text(encoding="utf-8"))["stages"].values():
             other = models.get(stage["model"])
             if other is None or version not in other.served:
-                yield model.error(f"version {version} asks {stage['model']}, which lacks this version", SHIP_AGAIN)
+                yield model.error(
+                    f"version {version} sends rows to {stage['model']}, which lacks this version", SHIP_AGAIN
+                )
             elif other.config.max_batch_size < model.config.max_batch_size:
                 yield model.error(
                     f"its max_batch_size is above the {other.config.max_batch_size} of {other.name}", SHIP_AGAIN

@@ -1,4 +1,4 @@
-"""Triton's model NAME_cascade: a first stage answers the rows of which it is sure, the classifier the others.
+"""Triton's model NAME_cascade: a first stage answers the rows of which it is sure, and the classifier answers the rest.
 
 `ship triton` copies this file into the repository. It needs numpy and Python 3.8 or later.
 """
@@ -17,7 +17,7 @@ FIRST, SECOND = "first", "second"
 
 
 class StageError(Exception):
-    """A model refused a batch or failed on it; `error` is Triton's."""
+    """A model refused a batch or failed on it; `error` is Triton's error object."""
 
     def __init__(self, error: Any) -> None:
         super().__init__(error.message())
@@ -37,7 +37,7 @@ class TritonPythonModel:
         self.family, self.counts = counters(self.settings["name"], args["model_version"])
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Run the requests as one batch; they have equal lengths, because Triton merges only those."""
+        """Run the requests as one batch. They are equally long in tokens, because Triton merges only such requests."""
         columns = {name: [column(request, name) for request in requests] for name in self.inputs}
         try:
             logits, rest, failed = self.run({name: np.concatenate(parts) for name, parts in columns.items()})
@@ -57,7 +57,9 @@ class TritonPythonModel:
         return responses
 
     def run(self, batch: dict[str, Any]) -> Any:
-        """Return the logits of a batch; which rows go to the second stage, bool [rows]; and its error, or None.
+        """Return the logits of a batch; which rows went to the second stage, bool [rows]; and the second stage's error.
+
+        The error is None if the second stage did not fail.
 
         Raises:
             StageError: the first stage failed.
@@ -111,9 +113,9 @@ def model(stage: dict[str, Any], version: int) -> Any:
 
 
 def shortened(batch: dict[str, Any], buckets: list[int]) -> dict[str, Any]:
-    """Return a batch without the positions at the end that are padded in all rows, down to a length that it may have.
+    """Return a batch cut to the smallest of `buckets` that still contains every token; only padding is cut off.
 
-    A model whose answers depend on padding gets none, and its batches stay as they are.
+    Batches of a model whose answers depend on padding have no padding, so they stay as they are.
     """
     length = next(iter(batch.values())).shape[1]
     longest = int(mask_of(batch).sum(axis=1).max())
@@ -122,13 +124,13 @@ def shortened(batch: dict[str, Any], buckets: list[int]) -> dict[str, Any]:
 
 
 def mask_of(batch: dict[str, Any]) -> Any:
-    """Return the mask of a batch; a model without one gets no padding."""
+    """Return the attention mask of a batch; all ones if the model has no mask, because it gets no padding then."""
     ids = batch["input_ids"]
     return batch.get("attention_mask", np.ones_like(ids))
 
 
 def lexical(folder: str, vocabulary: int) -> Any:
-    """Return the function that runs a batch in the linear model beside this file."""
+    """Return the function that runs a batch in the linear model whose files are beside this one."""
     sys.path.append(folder)
     from tfidf import linear
 
@@ -138,7 +140,7 @@ def lexical(folder: str, vocabulary: int) -> Any:
 
 
 def counters(name: str, version: str) -> Any:
-    """Return the family of the counters and stage -> counter; None and nothing where the server has no metrics."""
+    """Return the metric family, and its counter for each stage; None and an empty dict if the server has no metrics."""
     try:
         family = pb_utils.MetricFamily(
             name="toolchain_cascade_rows",

@@ -32,7 +32,7 @@ class TritonPythonModel:
         self.inputs = [value.name for value in self.session.get_inputs()]
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Run the requests as one batch; they have equal lengths, because Triton merges only those."""
+        """Run the requests as one batch. They are equally long in tokens, because Triton merges only such requests."""
         try:
             feeds = {name: np.concatenate([column(request, name) for request in requests]) for name in self.inputs}
             logits = self.session.run(["logits"], feeds)[0].astype(np.float32)
@@ -50,7 +50,10 @@ class TritonPythonModel:
 
 
 def saturates(about: str = "/proc/cpuinfo") -> bool:
-    """Return whether this is an x86 processor without VNNI or AMX, which adds products of uint8 x int8 in 16 bits."""
+    """Return whether this x86 processor adds products of uint8 x int8 in 16 bits, which can saturate.
+
+    It does if it has AVX2 but neither VNNI nor AMX.
+    """
     try:
         with open(about, encoding="utf-8") as file:
             flags = next((line for line in file if line.startswith("flags")), "").split()

@@ -18,7 +18,7 @@ class TritonPythonModel:
         path = os.path.join(args["model_repository"], args["model_version"], "labels.json")
         with open(path, encoding="utf-8") as file:
             self.labels = [label.encode("utf-8") for label in json.load(file)]
-        # Only a model that gives several labels a row has a threshold.
+        # Only a multi-label classifier has a threshold.
         path = os.path.join(os.path.dirname(path), "threshold.json")
         self.threshold = None
         if os.path.exists(path):
@@ -47,7 +47,7 @@ class TritonPythonModel:
         return response({"ENTITIES": column})
 
     def decode(self, logits: Any) -> Any:
-        """Return a response with LABEL [n, 1], SCORE [n, classes] and LOGITS [n, classes], or the model's own."""
+        """Return a response with LABEL [n, 1], SCORE and LOGITS [n, classes], or with the outputs in outputs.json."""
         if self.outputs is not None:
             made = {"none": logits, "sigmoid": sigmoid(logits)}
             return response({name: made[how] for name, how in self.outputs.items()})
@@ -62,7 +62,7 @@ class TritonPythonModel:
         return response({"LABEL": label, "SCORE": score, "LOGITS": logits})
 
     def several(self, row: Any) -> bytes:
-        """Return the labels that are marked in a row, as a JSON list."""
+        """Return the labels for which `row` is True, as a JSON list in UTF-8."""
         chosen = [label.decode("utf-8") for label, has in zip(self.labels, row) if has]
         return json.dumps(chosen, ensure_ascii=False).encode("utf-8")
 
@@ -72,7 +72,10 @@ def response(outputs: dict[str, Any]) -> Any:
 
 
 def entities(tags: list[str], text: str, spans: Any, logits: Any) -> list[dict[str, Any]]:
-    """Return the entities of a text, whose words have the tags of their first tokens."""
+    """Return the entities of a text. The tag of a word is the tag of its first token.
+
+    `spans` has the word, the start and the end of each token, and `logits` has a number for each token and tag.
+    """
     found: list[dict[str, Any]] = []
     scores: list[float] = []
     before, word = "O", -1

@@ -1,4 +1,4 @@
-"""Triton's model NAME_tokenizer: from texts to token ids, padded to a length bucket so that Triton can merge requests.
+"""Triton's model NAME_tokenizer: from texts to token ids, padded to fixed lengths so that Triton can merge requests.
 
 `ship triton` copies this file into the repository. It needs numpy, tokenizers and Python 3.8 or later.
 """
@@ -23,7 +23,7 @@ class TritonPythonModel:
         self.tokenizer.encode_special_tokens = self.settings["split_special_tokens"]
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Tokenise the texts of all requests in one call; an invalid request gets an error and the others do not."""
+        """Tokenise the texts of all requests in one call. Only the requests that are invalid get an error."""
         responses: list[Any] = []
         texts: list[Any] = []
         spans: list[tuple[int, int]] = []
@@ -71,16 +71,18 @@ class TritonPythonModel:
         return self.tensors(encodings, length)
 
     def equal(self, encodings: list[Any]) -> Any:
-        """Return tensors [texts, length] without padding, on which this model's answers depend."""
+        """Return tensors [texts, length] without padding, because padding would change the answers of this model."""
         lengths = {len(encoding.ids) for encoding in encodings}
         if len(lengths) > 1:
-            return refused("this model takes texts of equal length in tokens in a request: send each text alone")
+            return refused(
+                "the texts of a request must have equal numbers of tokens for this model: send each text alone"
+            )
         return self.tensors(encodings, max(lengths or {0}))
 
     def tensors(self, encodings: list[Any], length: int) -> Any:
-        """Return a response with the ids [texts, length], and whether each text was cut [texts, 1].
+        """Return a response with the ids [texts, length], and whether each text was truncated [texts, 1].
 
-        A model of tags also gets the places of the tokens.
+        For a token classifier, the response also has the positions of the tokens in the text (see `spans`).
         """
         if not all(encoding.ids for encoding in encodings):
             return refused("a text has no token, so the model has no answer")
@@ -99,7 +101,10 @@ class TritonPythonModel:
 
 
 def spans(encodings: list[Any], length: int) -> Any:
-    """Return of each token the number of its word, or -1, and its ends in characters: int32 [texts, length, 3]."""
+    """Return for each token: the index of its word, its start and its end in characters, int32 [texts, length, 3].
+
+    The index is -1 for a token that is not part of a word.
+    """
     found = np.full((len(encodings), length, 3), -1, np.int32)
     for row, encoding in enumerate(encodings):
         for at, (word, ends) in enumerate(zip(encoding.word_ids, encoding.offsets)):
