@@ -88,7 +88,7 @@ def test_a_search_runs_as_many_cells_as_asked_and_goes_on_where_it_was(study, mo
     assert states(sweep(study(), Asked(search=3), program=("false",))) == {"done": 3, "waiting": 5}
     said = []
     sweep(study(), Asked(search=5, dry_run=True), program=("false",), tell=said.append)
-    assert said == ["--search 5: 2 of the cells that are left would run"]
+    assert said == ["--search 5: at most 2 of the remaining cells would run"]
     monkeypatch.setenv("STANDIN_FAULT", '{"bundles/int8": "exit"}')
     record = sweep(study(), Asked(search=6), program=STANDIN)
     assert sum(states(record)[one] for one in ("done", "failed")) == 6
@@ -108,7 +108,7 @@ def test_merged_and_excluded_cells_are_never_asked_for(study, monkeypatch):
 
 
 def test_what_a_search_refuses(study):
-    with pytest.raises(UsageError, match="--search 0: not a number of cells"):
+    with pytest.raises(UsageError, match="--search 0: the number of cells must be at least 1"):
         sweep(study(), Asked(search=0), program=STANDIN)
     with pytest.raises(UsageError, match=r"several tasks, .* --set task=demo"):
         sweep(

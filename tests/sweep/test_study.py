@@ -34,7 +34,7 @@ def test_a_grid_has_each_combination_once_and_none_that_is_excluded(axes, table)
     left = [one for one in combinations(axes) if not any(fits(other, one) for other in exclude)]
     study = Study("s", (), axes, exclude)
     if not left:
-        with pytest.raises(UsageError, match=r"0 of .* cells are left"):
+        with pytest.raises(UsageError, match=r"exclusions leave 0 of .* cells"):
             expand(study)
         return
     grid = expand(study)
@@ -121,7 +121,10 @@ def test_a_forecast_lies_between_the_least_and_the_most_that_alike_commands_took
         (GRID.replace("latency", "latencies"), "the objective 'latencies' is unknown. Did you mean latency?"),
         (GRID.replace("int8", "int88"), "--precision int88: unknown. Did you mean int8?"),
         (GRID.replace("[10, 20]", "[]"), "limit has no value"),
-        (GRID.replace("[10, 20]", str(list(range(1, 302)))), "1,204 cells are more than 1,000. Add --yes"),
+        (
+            GRID.replace("[10, 20]", str(list(range(1, 302)))),
+            "1,204 cells, more than 1,000. Remove values",
+        ),
         (GRID + "[[exclude]]\nbackends = 'ort'\n", "unknown key 'backends'. Did you mean backend?"),
         (GRID + "exclude = 3\n", "exclude is not a list of tables"),
         (GRID.replace("[10, 20]", "{a = 1}"), "--limit {'a': 1}: not a whole number"),
@@ -129,7 +132,7 @@ def test_a_forecast_lies_between_the_least_and_the_most_that_alike_commands_took
         (GRID.replace("[10, 20]", "[1, true]"), "--limit True: not a whole number"),
         (GRID.replace('["latency"]', "[]"), "objectives is not a list of names"),
         (GRID + 'output = "here"\n', "unknown key 'output'"),
-        (GRID + "allow_pickle = true\n", "allow_pickle is for the command line alone"),
+        (GRID + "allow_pickle = true\n", "allow_pickle can only be given on the command line"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_in_one_line(study, text, message):
@@ -161,7 +164,7 @@ def test_an_exclusion_that_fits_no_cell_is_refused(study):
         ({"data": "absent"}, "data absent: there is no such file or folder"),
         ({"device": "cuda:7"}, "--device cuda:7"),
         ({"model": "demo", "task": "nope"}, "--task nope"),
-        ({"backend": "triton"}, "--backend triton: needs a server"),
+        ({"backend": "triton"}, "--backend triton: this backend needs the address of a server"),
         ({"model": "org/name", "backend": "ort"}, None),
     ],
 )

@@ -175,15 +175,15 @@ def test_a_dry_run_writes_nothing_and_says_what_is_impossible(study):
 
 def test_a_folder_of_another_sweep_or_of_nobody_is_refused(study, tmp_path):
     sweep(study(), Asked(), program=STANDIN)
-    with pytest.raises(InputError, match="another sweep, study, are here"):
+    with pytest.raises(InputError, match="the results of another sweep, study"):
         sweep(study(name="other"), Asked(output=FOLDER), program=STANDIN)
     (tmp_path / "pipe").mkdir()
     os.mkfifo(tmp_path / "pipe/sweep.txt")
-    with pytest.raises(InputError, match=r"sweep\.txt: not a regular file"):
+    with pytest.raises(InputError, match=r"sweep\.txt: this is not a regular file"):
         sweep(study(), Asked(output=tmp_path / "pipe"), program=STANDIN)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/file").write_text("")
-    with pytest.raises(InputError, match="not the folder of a sweep"):
+    with pytest.raises(InputError, match="the folder is not empty, and not that of a sweep"):
         sweep(study(), Asked(output=tmp_path / "mine"), program=STANDIN)
     for dry_run in (True, False):
         with pytest.raises(InputError, match=r"mine/file is a file\. Choose"):
@@ -191,13 +191,13 @@ def test_a_folder_of_another_sweep_or_of_nobody_is_refused(study, tmp_path):
 
 
 def test_what_no_machine_or_no_cell_can_give_is_one_line(study):
-    with pytest.raises(UsageError, match=r"empty\.toml: no key"):
+    with pytest.raises(UsageError, match=r"empty\.toml: the file has no key"):
         sweep(study("", "empty"), Asked(), program=STANDIN)
-    with pytest.raises(MachineError, match=r"no cell is possible here. --backend trt|TensorRT"):
+    with pytest.raises(MachineError, match=r"no cell can run on this machine. --backend trt|TensorRT"):
         sweep(study(GRID.replace('["ort", "openvino"]', '"trt"')), Asked(), program=STANDIN)
-    with pytest.raises(InputError, match=r"no cell is possible here. model ./absent: there is no such"):
+    with pytest.raises(InputError, match=r"no cell can run on this machine. model ./absent: there is no such"):
         sweep(study(GRID.replace('"demo"', '"./absent"', 1)), Asked(), program=STANDIN)
-    with pytest.raises(UsageError, match=r"no cell is possible here. --task nope"):
+    with pytest.raises(UsageError, match=r"no cell can run on this machine. --task nope"):
         sweep(study(GRID.replace('task = "demo"', 'task = "nope"')), Asked(), program=STANDIN)
 
 

@@ -1,8 +1,11 @@
-"""`toolchain sweep`: a grid of models, tasks and options, each cell by the commands `build` and `eval`.
+"""`toolchain sweep`: run a grid of models, tasks and options.
 
-A cell is done if its result is there, so a sweep that was interrupted goes on where it was. Cells run one at a time in
-processes of their own: a cell that crashes or runs out of memory ends alone, and no two share the meters of a machine.
-With `ray` each machine of a cluster runs one at a time. A cell that failed runs again at the next call.
+A cell of the grid is one combination of option values. It is run by the commands `build` and `eval`, and is done if its
+result exists, so an interrupted sweep continues where it stopped. A cell that failed runs again at the next call.
+
+Cells run one at a time, each in its own processes: a cell that crashes or runs out of memory does not end the others,
+and no two cells use the energy meters of a machine at once. With `--ray`, each machine of a cluster runs one cell at a
+time.
 """
 
 import logging
@@ -42,7 +45,7 @@ Reasons = dict[str, ToolchainError]
 
 @dataclass(frozen=True)
 class Asked:
-    """What the command line asks of a sweep."""
+    """The options of `toolchain sweep`."""
 
     sets: Sequence[str] = ()
     only: str | None = None
@@ -53,28 +56,31 @@ class Asked:
     ray: str | None = None
 
     def check(self) -> None:
-        """Refuse values out of range.
+        """Check the values of the options.
 
         Raises:
-            UsageError: naming the option.
+            UsageError: a value is not allowed; the message names its option.
         """
         if self.search is not None and self.search < 1:
-            raise UsageError(f"--search {self.search}: not a number of cells. Give at least 1.")
+            raise UsageError(f"--search {self.search}: the number of cells must be at least 1.")
         if self.ray is not None and not ADDRESS.fullmatch(self.ray):
             raise UsageError(f"--ray {self.ray}: not an address. Give HOST:PORT of the cluster's head, or auto.")
         if self.search is not None and self.ray is not None:
-            raise UsageError("--search with --ray: a search chooses each cell by those before it. Leave one out.")
+            raise UsageError(
+                "--search with --ray: a search needs the results of earlier cells to choose the next one, so its cells "
+                "cannot run in parallel. Leave out one of the options."
+            )
 
 
 def sweep(file: Path, asked: Asked, *, program: Sequence[str] = PROGRAM, tell: Say = log.info) -> SweepRecord:
-    """Run the cells of a sweep that are not done; return the record of all, which is also written to its folder.
+    """Run the cells of a sweep that are not done; write the record of all cells to its folder, and return it.
 
-    With `dry_run` nothing runs and nothing is written. `program` is what runs the commands of a cell.
+    With `asked.dry_run`, nothing is run or written. `program` has the words that start the toolchain.
 
     Raises:
         InputError: the file cannot be read, or the folder belongs to another sweep.
         MachineError: an objective cannot be measured on this machine.
-        ToolchainError: no cell is possible; its class is that of the first reason.
+        ToolchainError: no cell can run on this machine; the class is that of the first cell's error.
         UsageError: see `read_study`, `expand` and `chosen`.
     """
     asked.check()
@@ -89,7 +95,7 @@ def sweep(file: Path, asked: Asked, *, program: Sequence[str] = PROGRAM, tell: S
         asked_for, reasons = chosen(cells, asked.only), _reasons(folder, cells)
         require_measurable(objectives, {str(one.options.get("device", "auto")) for one in asked_for})
         if search := _chosen_by_search(study, folder, asked_for, reasons, objectives, asked):
-            tell(f"--search {asked.search}: {search[1]} of the cells that are left would run")
+            tell(f"--search {asked.search}: at most {search[1]} of the remaining cells would run")
         return _record(study, folder, objectives, grid, cells, state.read_record(folder), reasons)
     with state.opened(folder, study.name) as last:
         digests = Digests(folder / state.MEMORY)
@@ -101,7 +107,7 @@ def sweep(file: Path, asked: Asked, *, program: Sequence[str] = PROGRAM, tell: S
             require_measurable(objectives, {str(one.options.get("device", "auto")) for one in todo})
         elif len(reasons) == len(cells):
             why = reasons[cells[0].name]
-            raise type(why)(f"{file}: no cell is possible here. {why}")
+            raise type(why)(f"{file}: no cell can run on this machine. {why}")
         its, count = _chosen_by_search(study, folder, asked_for, reasons, objectives, asked) or (todo, len(todo))
         if asked.ray is None:
             for cell in track(its, total=count, text=study.name):
@@ -120,7 +126,7 @@ def sweep(file: Path, asked: Asked, *, program: Sequence[str] = PROGRAM, tell: S
 def _chosen_by_search(
     study: Study, folder: Path, cells: Sequence[Cell], reasons: Reasons, objectives: Sequence[str], asked: Asked
 ) -> tuple[Iterable[Cell], int] | None:
-    """Return the cells that a search runs one after the other, and how many they are at most; None without a search."""
+    """Return an iterator of the cells that a search chooses, and how many they are at most; None without a search."""
     if asked.search is None:
         return None
     from toolchain.sweep.search import Search, require_one_task, searched
@@ -138,12 +144,12 @@ def _objectives(study: Study) -> tuple[str, ...]:
 
 
 def _with_energy(study: Study, objectives: Sequence[str]) -> Study:
-    """Return a study whose cells all measure energy, if it is an objective."""
+    """Return the study, changed so that all cells measure energy if energy is an objective."""
     return replace(study, axes=study.axes | {"energy": [True]}) if "energy" in objectives else study
 
 
 def _reasons(folder: Path, cells: Sequence[Cell]) -> Reasons:
-    """Return name -> why a cell is impossible here, of the cells that are not done."""
+    """Return name -> error, for the cells that are not done and cannot run on this machine."""
     found = {cell.name: impossible(cell.options) for cell in cells if not state.is_done(folder, cell)}
     return {name: reason for name, reason in found.items() if reason is not None}
 
@@ -174,7 +180,7 @@ def _record(
 
 
 def _cell(folder: Path, cell: Cell, why: ToolchainError | None) -> SweepCell:
-    """Return the record of a cell; `why` is the reason if it is impossible here."""
+    """Return the record of a cell; `why` is the error if the cell cannot run on this machine."""
     done, known = state.is_done(folder, cell), state.read_run(folder, cell)
     failed = known is not None and known["exit_code"] != 0 and not done
     return {
@@ -192,7 +198,7 @@ def _cell(folder: Path, cell: Cell, why: ToolchainError | None) -> SweepCell:
 def _judged(
     folder: Path, cells: Sequence[SweepCell], objectives: Sequence[str], last: SweepRecord | None
 ) -> tuple[list[Front], list[GlueScore]]:
-    """Return fronts and scores; those of the last call if the same cells were done then."""
+    """Return the Pareto fronts and the GLUE scores, copied from `last` if the same cells are done now."""
     done = [cell for cell in cells if cell["state"] == "done"]
     before = [one for one in last["cells"] if one["state"] == "done"] if last else None
     if last and before == done and last["objectives"] == list(objectives):
@@ -208,7 +214,7 @@ def _judged(
             assert cell["run"] is not None
             its.append(Done(cell["name"], load_result(folder / cell["result"]), cell["run"]))
         except InputError as error:
-            log.warning("%s It is left out of the fronts; remove its folder to run it again.", error)
+            log.warning("%s The cell is left out of the fronts. Remove its folder to run it again.", error)
     return fronts(its, objectives), [one.to_json() for one in scores([one.result for one in its])]
 
 

@@ -1,4 +1,4 @@
-"""Runs one cell: builds its bundle if it is not there, evaluates it, and keeps what is known of both."""
+"""Run one cell of a sweep: build its bundle if it is missing, evaluate it, and record both commands."""
 
 import json
 import logging
@@ -24,7 +24,7 @@ Say = Callable[[str], None]
 
 
 def attempt(folder: Path, cell: Cell, program: Sequence[str], tell: Say) -> None:
-    """Run a cell in the folder of a sweep. Its result is there afterwards, or the reason why it failed."""
+    """Run a cell in the folder of a sweep, and write its result there, or the reason why it failed."""
     state.remove_left(folder, cell)
     before = state.read_run(folder, cell)
     file = folder / state.CELLS / cell.name / state.LOG
@@ -60,19 +60,19 @@ def attempt(folder: Path, cell: Cell, program: Sequence[str], tell: Say) -> None
 
 
 def _reuse(folder: Path) -> list[str]:
-    """Return the words that let a build take its exported graph from another bundle of this sweep."""
+    """Return the option (--reuse) that lets a build reuse the exported graph of another bundle of this sweep."""
     bundles = folder / state.BUNDLES
     return ["--reuse", str(bundles)] if any(bundles.glob(f"*/{MANIFEST}")) else []
 
 
 def fail(folder: Path, cell: Cell, kept: CellRun, file: Path) -> None:
-    """Keep why a cell failed, and warn of it; `file` is its log."""
+    """Record why a cell failed, and log a warning; `file` is the log of the cell's commands."""
     log.warning("%s failed: %s (log: %s)", cell.name, kept["reason"], file)
     state.keep(folder, cell, kept, Ended(kept["exit_code"] or 1, kept["seconds"], b"", file))
 
 
 def sets(options: Options) -> list[str]:
-    """Return the words of a command line that set options."""
+    """Return the words of a command line that set options: --set KEY=VALUE for each."""
     # TOML lacks JSON's pairs of surrogates, so characters stand as they are.
     texts = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in options.items()]
     return [word for text in texts for word in ("--set", text)]

@@ -1,4 +1,7 @@
-"""The cells of a sweep: combinations of options, without those that are excluded or have the effect of another."""
+"""The cells of a sweep: combinations of option values, without excluded ones and without duplicates.
+
+Two combinations are duplicates if they differ only in options that have no effect.
+"""
 
 import dataclasses
 import fnmatch
@@ -36,13 +39,13 @@ OF_INT8 = (*CALIBRATION, "keep", "residual")
 
 @dataclass(frozen=True)
 class Cell:
-    """One combination of options.
+    """One combination of option values.
 
     Attributes:
-        options: by their names in a recipe.
-        key: digest of the options and of all else that the result depends on.
-        name: values of the options, and the first characters of the key.
-        bundle: name of its bundle: the precision, and a digest of the options of the build.
+        options: name of an option in a recipe -> its value.
+        key: digest of the options and of everything else that the result depends on (depends.py).
+        name: name of the cell's folder: values of the options, and the first characters of the key.
+        bundle: name of the bundle's folder: the precision, and a digest of the options of the build.
     """
 
     options: Options
@@ -53,7 +56,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """The combinations of a study that are left, and how many were left out."""
+    """The combinations of a study that run; `excluded` and `merged` count excluded ones and dropped duplicates."""
 
     combinations: list[Options]
     excluded: int
@@ -61,33 +64,33 @@ class Grid:
 
 
 def expand(study: Study) -> Grid:
-    """Return the combinations of a study in the order of its file.
+    """Return the combinations of a study that run, in the order of its file.
 
     Raises:
-        UsageError: none is left, or an exclusion fits no combination.
+        UsageError: no combination is left, or an exclusion matches none.
     """
     every = [dict(zip(study.axes, values, strict=True)) for values in itertools.product(*study.axes.values())]
     for table in study.exclude:
         if not any(fits(table, one) for one in every):
             shown = ", ".join(f"{key} = {json.dumps(values)}" for key, values in table.items())
-            raise UsageError(f"{study.name}: [[exclude]] {shown}: no cell has these values. Fix it, or take it out.")
+            raise UsageError(f"{study.name}: [[exclude]] {shown}: no cell has these values. Fix or remove this table.")
     left = [one for one in every if not any(fits(table, one) for table in study.exclude)]
     if not left:
-        raise UsageError(f"{study.name}: 0 of {len(every)} cells are left after exclusion. Exclude less.")
+        raise UsageError(f"{study.name}: the exclusions leave 0 of {len(every)} cells. Remove an [[exclude]] table.")
     different = list({json.dumps(one): one for one in map(effective, left)}.values())
     return Grid(different, len(every) - len(left), len(left) - len(different))
 
 
 def fits(table: Values, options: Mapping[str, Option]) -> bool:
-    """Return whether a combination has one of the values of each option of an exclusion."""
+    """Return whether an exclusion matches a combination, which then has one of the listed values of each option."""
     return all(key in options and options[key] in values for key, values in table.items())
 
 
 def effective(options: Options) -> Options:
-    """Return a combination without the options that have no effect with its backend and precision, `{task}` filled in.
+    """Return a combination without the options that have no effect with its backend and precision.
 
-    Options of an engine are kept for TensorRT's plans, implementations of attention for torch, and those of INT8 and
-    FP8 for graphs and plans in them.
+    Options of engines are kept only for TensorRT's plans, implementations of attention only for torch, and options of
+    INT8 and FP8 only for graphs and plans in these precisions. `{task}` in a value is replaced by the task's name.
     """
     backend = str(options.get("backend", "ort"))
     runs = BACKENDS[backend].runs if backend in BACKENDS else "graph"
@@ -111,9 +114,9 @@ def effective(options: Options) -> Options:
 
 
 def of_build(options: Options) -> Options:
-    """Return the options of the build of a combination's bundle; those with the same share one.
+    """Return the options of a combination that its build needs. Combinations with equal build options share a bundle.
 
-    PyTorch runs the checkpoint, so its bundle is that of FP32.
+    PyTorch runs the checkpoint, so it uses the bundle in FP32.
     """
     backend = str(options.get("backend", "ort"))
     runs = BACKENDS[backend].runs if backend in BACKENDS else "graph"
@@ -125,7 +128,7 @@ def of_build(options: Options) -> Options:
 
 
 def of_eval(options: Options) -> Options:
-    """Return the options of the evaluation of a combination's bundle."""
+    """Return the options of a combination that its evaluation needs."""
     backend = str(options.get("backend", "ort"))
     plan = backend in BACKENDS and BACKENDS[backend].runs == "plan"
     kept = {*MEASURED, *OF_BOTH} - ({"attention"} if plan else set())
@@ -137,7 +140,7 @@ def _given(options: Options, key: str) -> Options:
 
 
 def make_cells(combinations: Iterable[Options], depends: Depends) -> list[Cell]:
-    """Return the cells of combinations. Names and keys of a cell do not depend on the other cells."""
+    """Return a cell for each combination. The name and the key of a cell do not depend on the other cells."""
     found = []
     for one in combinations:
         key, build = sha256_json([one, depends(one)]), of_build(one)
@@ -147,7 +150,7 @@ def make_cells(combinations: Iterable[Options], depends: Depends) -> list[Cell]:
 
 
 def _words(options: Options) -> str:
-    """Return the values of options in characters for a file's name: first what differs most often between cells."""
+    """Return the values of options as part of a file name; the options that usually differ come first."""
     order = dict.fromkeys([*FIRST, *(field.name for field in dataclasses.fields(Recipe))])
     shown = [_word(key, options[key]) for key in order if options.get(key) not in (None, False) and key not in SILENT]
     return "-".join(shown)[:LONGEST].strip("-.") or "default"
@@ -161,12 +164,14 @@ def _word(key: str, value: Option) -> str:
 
 
 def chosen(cells: list[Cell], pattern: str | None) -> list[Cell]:
-    """Return the cells whose names fit a pattern such as 'int8*'; all without one.
+    """Return the cells whose names match a pattern such as 'int8*'; all cells if the pattern is None.
 
     Raises:
-        UsageError: none fits.
+        UsageError: no name matches.
     """
     found = [one for one in cells if pattern is None or fnmatch.fnmatchcase(one.name, pattern)]
     if not found:
-        raise UsageError(f"--only {pattern}: no cell has such a name; the first is {cells[0].name}. See --dry-run.")
+        raise UsageError(
+            f"--only {pattern}: no cell has such a name. The first is {cells[0].name}; --dry-run lists all names."
+        )
     return found

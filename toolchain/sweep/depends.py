@@ -1,4 +1,4 @@
-"""What a result depends on besides its options: the files of model and data, the versions, and the machine."""
+"""Find what a result depends on besides its options: files of model and data, versions of packages, and the machine."""
 
 import os
 import platform
@@ -22,17 +22,18 @@ Known = dict[str, tuple[int, int, str]]
 
 
 class Digests:
-    """SHA-256 of files and folders. A file is read again only if its size or its time has changed since."""
+    """Computes the SHA-256 of files and folders. A file is read again only if its size or change time differs."""
 
     def __init__(self, memory: Path, *, own: Path | None = None) -> None:
-        """Keep what was read in the file `memory`; `own` is the folder of the sweep, by default the file's."""
+        """Read known digests from the file `memory`. `own` is the sweep's folder, by default the folder of `memory`."""
         self._memory, self._own = memory, (own or memory.parent).absolute()
         self._known, self._new = _read(memory), False
 
     def of(self, place: Path) -> str:
-        """Return the digest of a file, or of the names and contents of a folder without those of the sweep itself.
+        """Return the digest of a file, or of the names and contents of all files in a folder.
 
-        With `model = "."` the folder of the sweep may lie in that of the model, and changes with each cell.
+        Files in the folder of the sweep are left out. That folder changes with each cell, and with `model = "."` it may
+        lie in the folder of the model.
         """
         if place.is_file():
             return self._file(place)
@@ -40,7 +41,7 @@ class Digests:
         return sha256_json([[str(path.relative_to(place)), self._file(path)] for path in files])
 
     def keep(self) -> None:
-        """Write the memory, if a file was read."""
+        """Write the known digests to the file `memory`, if a file was read since."""
         if self._new:
             write_json(self._memory, self._known)
             self._new = False
@@ -63,9 +64,10 @@ def _read(memory: Path) -> Known:
 
 
 def depends_on(digests: Digests) -> Depends:
-    """Return a function that gives versions, machine, and path -> digest of each local file that an option names.
+    """Return a function from options to what a result with these options depends on.
 
-    A hub id and the name of a task count by their names.
+    It returns versions, the machine, and path -> digest of each local file or folder that an option names. For a hub id
+    or a built-in task, only the name in the options counts.
     """
     here = {"versions": versions(), "toolchain": __version__, "machine": machine()}
 
@@ -79,12 +81,12 @@ def depends_on(digests: Digests) -> Depends:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the packages that a result depends on, of those that are installed."""
+    """Return package -> version, for the installed packages that a result depends on."""
     return {name: version for name in PACKAGES if (version := version_of(name))}
 
 
 def machine() -> dict[str, object]:
-    """Return what distinguishes machines by speed: processor, threads, and GPUs by their model."""
+    """Return what distinguishes machines by speed: processor, threads, models of the GPUs, and operating system."""
     gpus = [line for file in sorted(GPUS.glob("*/information")) for line in _model(file)]
     return {
         "cpu": cpu_name(),

@@ -1,4 +1,4 @@
-"""The expected duration of the cells that wait, by those that are done."""
+"""Estimate how long the waiting cells will take, from the times of cells that are done."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -10,9 +10,10 @@ Timed = tuple[Options, float]
 
 
 def forecast(todo: Sequence[Options], done: Sequence[Timed]) -> float | None:
-    """Return the expected seconds of commands: each takes the median of those that are most like it.
+    """Return the expected total time of commands in seconds.
 
-    None if nothing is done; 0 if there is nothing to do.
+    A command is expected to take the median time of the finished commands that have the most options in common with it.
+    The time is None if no command has finished, and 0 if none waits.
     """
     if not todo:
         return 0.0

@@ -1,4 +1,4 @@
-"""Pareto fronts of a sweep: a cell is dominated only by a difference that is resolved."""
+"""Pareto fronts of a sweep. A cell dominates another only if a difference between them is statistically resolved."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Resolved = Callable[[int, int], bool]
 
 @dataclass(frozen=True)
 class Done:
-    """A cell that is done."""
+    """A cell that is done, with its result and the record of its run."""
 
     name: str
     result: Result
@@ -23,9 +23,10 @@ class Done:
 
 
 def fronts(cells: Sequence[Done], objectives: Sequence[str]) -> list[Front]:
-    """Return the fronts of each task and cost, of the cells that evaluated the same rows; none without a metric.
+    """Return a front for each task and cost, among cells that evaluated the same rows.
 
-    Energies are compared only if their totals have the same components, so there is a front for each set of them.
+    Results without a main metric are left out. Energies are compared only if their totals have the same components, so
+    there is a front for each set of components.
     """
     tasks: dict[tuple[str, str, str], list[Done]] = {}
     for cell in cells:
@@ -37,7 +38,7 @@ def fronts(cells: Sequence[Done], objectives: Sequence[str]) -> list[Front]:
 
 
 def _fronts(cells: list[Done], cost: str) -> list[Front]:
-    """Return the fronts of the cells of one task."""
+    """Return the fronts of the cells of one task for one cost."""
     ends = {cell.name: COSTS[cost].ends(cell.result, cell.run) for cell in cells}
     unmeasured = [cell.name for cell in cells if ends[cell.name] is None]
     groups: dict[str, list[tuple[Done, Ends]]] = {}
@@ -48,7 +49,7 @@ def _fronts(cells: list[Done], cost: str) -> list[Front]:
 
 
 def _front(of: Done, measured: list[tuple[Done, Ends]], cost: str, unmeasured: list[str]) -> Front:
-    """Return the front of the cells that were measured; `of` is one of the task."""
+    """Return the front of the cells whose cost was measured; `of` is any cell of the task."""
     its, metric = [cell for cell, _ in measured], str(of.result["primary"])
     gains = [cell.result["metrics"][metric] for cell in its]
     # More is better of a throughput: its negative is a cost.
@@ -69,11 +70,11 @@ def _front(of: Done, measured: list[tuple[Done, Ends]], cost: str, unmeasured: l
 
 
 def resolved_front(gains: Sequence[float], costs: Sequence[Ends], higher: Resolved) -> list[int]:
-    """Return the indices of the points that no other dominates.
+    """Return the indices of the points that no other point dominates.
 
-    A point dominates another if its gain is at least as high and its cost at most as high, and at least one of both
-    differences is resolved: the ends of the costs do not overlap, or `higher` says so of the gains. Thus a point that
-    is better by chance alone takes no other point off the front.
+    A point dominates another if its gain is at least as high and its cost at most as high, and at least one of the two
+    differences is resolved. A difference of costs is resolved if their intervals do not overlap, and a difference of
+    gains if `higher` says so. Thus a point that is better only by chance removes no other point from the front.
     """
     every = range(len(gains))
 
@@ -86,13 +87,16 @@ def resolved_front(gains: Sequence[float], costs: Sequence[Ends], higher: Resolv
 
 
 def _beats(gains: Sequence[float], costs: Sequence[Ends], one: int, other: int) -> bool:
-    """Return whether a point is as good as another in both, and better in one."""
+    """Return whether a point is at least as good as another in gain and cost, and better in one of them."""
     here, there = (gains[one], -costs[one][0]), (gains[other], -costs[other][0])
     return here != there and here[0] >= there[0] and here[1] >= there[1]
 
 
 def _higher(better: Done, other: Done, metric: str) -> bool:
-    """Return whether a metric is higher beyond chance: by row, or without predictions by intervals that are apart."""
+    """Return whether a metric is higher by more than chance.
+
+    Predictions are compared row by row. Without predictions, the 95 % intervals of the metric must not overlap.
+    """
     try:
         return is_resolved(better.result, other.result)
     except InputError:

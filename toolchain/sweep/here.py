@@ -1,4 +1,4 @@
-"""Cells that are impossible on this machine, with the reason."""
+"""Find cells and objectives that are impossible on this machine, with the reason."""
 
 import importlib.util
 from contextlib import suppress
@@ -30,7 +30,10 @@ def impossible(options: Options) -> ToolchainError | None:
 
 
 def _lacks_files(name: str, key: str) -> InputError | None:
-    """Return why a path does not exist. The name of a model may be that of a hub, unless it begins with a folder."""
+    """Return an error if a path does not exist, else None.
+
+    A model's name may be a hub id, so a missing model is an error only if its name looks like a path.
+    """
     begins = Path(name).parts[:1]
     local = name.startswith((".", "/", "~")) or name.count("/") > 1 or ("/" in name and Path(*begins).is_dir())
     if Path(name).exists() or (key == "model" and not local):
@@ -40,7 +43,7 @@ def _lacks_files(name: str, key: str) -> InputError | None:
 
 @lru_cache
 def _lacks(backend: str, device: str) -> ToolchainError | None:
-    """Return what a backend lacks here: its library, or the device."""
+    """Return an error if this machine lacks the library of a backend, or the device, else None."""
     if backend not in BACKENDS or BACKENDS[backend].runs == "server":
         return None
     try:
@@ -65,7 +68,7 @@ def _lacks_torchao(backend: str, precision: str | None) -> MachineError | None:
 
 @lru_cache
 def unmeasurable(objective: str, device: str) -> str | None:
-    """Return why an objective cannot be measured on this machine, or None if it can."""
+    """Return the reason why an objective cannot be measured on this machine, or None if it can be."""
     if objective != "energy":
         return None
     from toolchain.meters.sources import BOARD, DRAM, PACKAGE, open_sources
@@ -74,14 +77,17 @@ def unmeasurable(objective: str, device: str) -> str | None:
     with suppress(OSError), open_sources() as found:
         if any(source.component in wanted for source in found.sources):
             return None
-    return "energy cannot be measured here: no counter can be read. Choose latency, or take energy out of objectives"
+    return (
+        "energy cannot be measured here, because no energy counter can be read. Remove energy from the objectives, or "
+        "replace it with latency"
+    )
 
 
 def require_measurable(objectives: tuple[str, ...], devices: set[str]) -> None:
-    """Refuse objectives that no device of the cells can measure.
+    """Check that each objective can be measured on at least one device of the cells.
 
     Raises:
-        MachineError: naming the objective.
+        MachineError: an objective cannot be measured; the message names it.
     """
     for objective in objectives:
         reasons = [unmeasurable(objective, device) for device in sorted(devices)]

@@ -1,4 +1,4 @@
-"""Runs one command of a cell at a time: the lock of this machine, the log, and the reason of a failure."""
+"""Run the commands of cells, one at a time on this machine, and find the reason why a command failed."""
 
 import fcntl
 import logging
@@ -27,9 +27,10 @@ LONGEST = 300
 
 @dataclass(frozen=True)
 class Ended:
-    """A command that has ended; a negative code is the number of the signal that killed it.
+    """A command that has ended.
 
-    The log may begin with what earlier commands wrote: `start` is the byte at which this one began.
+    `code` is its exit code; a negative one is the number of the signal that killed the command. `out` is its stdout.
+    The log may begin with the output of earlier commands; the command's own output begins at the byte `start`.
     """
 
     code: int
@@ -40,7 +41,7 @@ class Ended:
 
     @property
     def reason(self) -> str | None:
-        """Why it failed: the signal, or its error message; None if it did not."""
+        """The reason why the command failed: the signal, or its error message; None if it succeeded."""
         if self.code == 0:
             return None
         if self.code < 0:
@@ -54,9 +55,10 @@ class Ended:
 
 
 def run(command: Sequence[str], file: Path, *, program: Sequence[str] = PROGRAM) -> Ended:
-    """Run a command while no other sweep of this machine runs one; its stderr goes to `file`.
+    """Run a command, while no other sweep on this machine runs one; append its stderr to `file`.
 
-    The command inherits the lock: if this process is killed, the next sweep waits until the command has ended too.
+    The command inherits the lock of this machine. If this process is killed, the next sweep therefore waits until the
+    command has ended, too.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with machine_lock() as lock, file.open("ab") as errors:
@@ -69,11 +71,14 @@ def run(command: Sequence[str], file: Path, *, program: Sequence[str] = PROGRAM)
 
 @contextmanager
 def machine_lock() -> Iterator[int]:
-    """Hold the lock of this machine's meters, and yield its descriptor. Wait while another process has it."""
+    """Hold the lock of this machine, and yield its file descriptor; wait while another process holds the lock.
+
+    With the lock, only one cell at a time is timed or uses the energy meters.
+    """
     lock = _open(Path(tempfile.gettempdir()) / "toolchain-sweep.lock")
     try:
         if not _try(lock):
-            log.warning("another sweep runs a cell on this machine: waiting for it")
+            log.warning("another sweep runs a cell on this machine: waiting until the cell has ended")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield lock
     finally:
@@ -81,7 +86,7 @@ def machine_lock() -> Iterator[int]:
 
 
 def _open(path: Path) -> int:
-    """Open the lock, which another user may have made: a file that may be read is enough to lock it."""
+    """Open the lock file. Another user may have made it, so it is opened for reading, which is enough to lock it."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
     with suppress(FileExistsError):
         return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o644)

@@ -1,11 +1,12 @@
-"""`sweep --search N`: which cells of a grid to run, by what the cells before them measured.
+"""`sweep --search N`: choose which cells of a grid to run, from the results of the cells that have run.
 
-A model of main effects predicts the metric and the costs of the cells that have not run: each value of an option adds
-its own amount, to the logarithm in the case of a cost, since options multiply time and energy. Next is the cell whose
-prediction goes farthest beyond the cells that ran. docs/log.md compares this with other searches.
+A linear model predicts the metric and the costs of the cells that have not run: each value of an option adds its own
+amount (a main effect). For a cost, it adds to the logarithm, since options multiply time and energy. The next cell is
+the one whose prediction improves most on the Pareto front of the cells that ran. docs/log.md compares this with other
+searches.
 
-The search has no state of its own: the cells that are done are told to it again at each call, so that it goes on where
-it was interrupted, and cells that ran without a search count too.
+The search saves no state. At each call, it is told the results of all cells that are done, so that it continues where
+it was interrupted, and also uses cells that ran without a search.
 """
 
 import json
@@ -36,31 +37,31 @@ RIDGE = 1e-3
 
 
 def require_one_task(study: Study) -> None:
-    """Refuse a search over several tasks: their metrics cannot be compared.
+    """Check that a study has only one task, since the metrics of several tasks cannot be compared.
 
     Raises:
-        UsageError: there are several tasks.
+        UsageError: the study has several tasks.
     """
     tasks = study.axes.get("task", [])
     if len(tasks) > 1:
         raise UsageError(
             f"--search: {study.name} has several tasks, whose metrics cannot be compared. "
-            f"Search one at a time, such as --set task={tasks[0]}"
+            f"Search one task at a time, such as --set task={tasks[0]}"
         )
 
 
 class Search:
-    """A search over cells: `tell` what they measured, and `ask` for the next."""
+    """A search over cells: `tell` it the results of cells that ran, and `ask` it for the next cell."""
 
     def __init__(self, cells: Sequence[Cell], *, seed: int = 0) -> None:
-        """Take the cells that may run, and the seed of the first ones."""
+        """Begin a search over the cells that may run; `seed` is for the first cells, which are chosen at random."""
         self._features = _features(cells)
         self._random = np.random.default_rng(seed)
         self._known: dict[str, list[float]] = {}
         self.left = [cell.name for cell in cells]
 
     def tell(self, name: str, values: list[float] | None) -> None:
-        """Take what a cell measured, each value less where it is better; None if it failed or lacks a cost."""
+        """Add the result of a cell: its values (lower is better), or None if the cell failed or lacks a cost."""
         self.left.remove(name)
         if values is not None:
             self._known[name] = values
@@ -78,10 +79,11 @@ class Search:
 
 
 def _behind(points: Floats, known: Floats) -> Floats:
-    """Return how far each point is behind the known ones: the additive epsilon indicator, in ranges of each objective.
+    """Return how far each point is behind the known ones: the additive epsilon indicator.
 
-    It is what has to be subtracted from all values of a point so that no known one dominates it; below 0, none does.
-    Source: Zitzler et al., Performance Assessment of Multiobjective Optimizers, 2003.
+    It is the amount that has to be subtracted from all values of a point so that no known point dominates it, in units
+    of the range of each objective. Below 0, no known point dominates it. Source: Zitzler et al., Performance Assessment
+    of Multiobjective Optimizers, 2003.
 
     Args:
         points: predicted values, [points, objectives].
@@ -93,7 +95,7 @@ def _behind(points: Floats, known: Floats) -> Floats:
 
 
 def _features(cells: Sequence[Cell]) -> dict[str, Floats]:
-    """Return the name of each cell with 1 for every value that it has, and a constant, [values + 1]."""
+    """Return name of a cell -> its features, [values + 1]: a constant 1, and 1 or 0 for each value of an option."""
     values = sorted({json.dumps(pair) for cell in cells for pair in cell.options.items()})
     own = {cell.name: {json.dumps(pair) for pair in cell.options.items()} for cell in cells}
     return {name: np.array([1.0, *(float(one in its) for one in values)]) for name, its in own.items()}
@@ -102,7 +104,10 @@ def _features(cells: Sequence[Cell]) -> dict[str, Floats]:
 def searched(
     search: Search, folder: Path, cells: Mapping[str, Cell], objectives: Sequence[str], count: int
 ) -> Iterator[Cell]:
-    """Yield the next cell until `count` cells are done or have failed; each has run once the next one is asked for."""
+    """Yield the next cell to run, until `count` cells are done or have failed.
+
+    The caller must have run a cell before it asks for the next one.
+    """
     done = [cell for cell in cells.values() if state.is_done(folder, cell)]
     for cell in done:
         search.tell(cell.name, measured(folder, cell, objectives))
@@ -113,14 +118,17 @@ def searched(
 
 
 def measured(folder: Path, cell: Cell, objectives: Sequence[str]) -> list[float] | None:
-    """Return the negative metric and the logarithms of the costs of a cell; None if it failed or lacks one of them."""
+    """Return the result of a cell as values of which lower ones are better: negative metric and logarithms of costs.
+
+    Return None if the cell failed or a value is missing.
+    """
     run = state.read_run(folder, cell)
     if run is None or not state.is_done(folder, cell):
         return None
     try:
         result = load_result(folder / state.CELLS / cell.name / state.RESULT)
     except InputError as error:
-        log.warning("%s The search does not use it.", error)
+        log.warning("%s The search does not use this cell.", error)
         return None
     values = []
     for one in objectives:

@@ -1,9 +1,9 @@
-"""`toolchain sweep --ray ADDRESS`: the cells of a sweep on the machines of a Ray cluster, one at a time on each.
+"""`toolchain sweep --ray ADDRESS`: run the cells of a sweep on the machines of a Ray cluster, one at a time on each.
 
-Ray spreads cells and nothing else. A task of Ray is the function `work`, which takes JSON and returns JSON. It runs in
-the folder in which the sweep was started, on a machine that has the resource METER, and sends back the files of the
-cell. Every machine keeps the bundles that it builds. A machine whose files of model or data differ from those here
-gives a cell another key, and its result is refused.
+Ray only distributes the cells. A task of Ray is the function `work`, which takes JSON and returns JSON. It runs on a
+machine that has the resource METER, in a folder with the same path as the one where the sweep was started, and returns
+the files of the cell. Every machine keeps the bundles that it builds. If a machine's files of model or data differ from
+those here, it computes another key for the cell, and does not run it.
 """
 
 import base64
@@ -64,7 +64,7 @@ SET_TOKEN = (
 
 
 class Request(TypedDict):
-    """What a worker is asked to run: a cell, the current folder, and the folder of the sweep below it."""
+    """The request to a worker: the cell to run, the current folder (`at`), and the folder of the sweep below it."""
 
     cell: dict[str, object]
     at: str
@@ -74,7 +74,7 @@ class Request(TypedDict):
 
 
 class Reply(TypedDict):
-    """The machine that ran a cell and the files of the cell in base64, or why it did not run."""
+    """The reply of a worker: its machine, and the files of the cell in base64, or why the cell did not run."""
 
     host: str
     files: dict[str, str]
@@ -86,14 +86,14 @@ Facts = dict[str, object]
 
 
 def work(text: str) -> str:
-    """Return the facts of this machine if nothing is asked, else run the cell of a `Request` and return a `Reply`."""
+    """Run the cell of a `Request` and return a `Reply`, both in JSON; for an empty text, return the machine's facts."""
     if not text:
         return json.dumps(facts() | {"host": socket.gethostname(), AUTH: _auth()})
     return json.dumps(_worked(json.loads(text)))
 
 
 def facts() -> Facts:
-    """Return the versions and the machine that results depend on."""
+    """Return what must be the same on all machines: versions of packages, and the kind of machine."""
     here: Facts = {"toolchain": __version__, "python": platform.python_version(), "ray": version_of("ray")}
     return here | versions() | machine()
 
@@ -111,7 +111,8 @@ def _worked(asked: Request) -> Reply:
             os.environ[THREADS] = asked["threads"]
         if _key(cell.options, folder, Path(asked["folder"])) != cell.key:
             return reply | {
-                "error": f"{host}: the files of the model or the data differ from those of the first machine"
+                "error": f"{host}: the files of the model or the data differ from those on the machine where the sweep "
+                f"was started. Copy those files to {host}"
             }
         place = folder / state.CELLS / cell.name
         _empty(place)
@@ -132,14 +133,14 @@ def _key(options: Options, folder: Path, own: Path) -> str:
 
 
 def _empty(place: Path) -> None:
-    """Remove the files of a cell but its last run: `attempt` builds again where that failed in its build."""
+    """Remove the files of a cell except the record of its last run, by which `attempt` sees that a build failed."""
     for file in place.glob("*"):
         if file.name != state.RUN:
             file.unlink()
 
 
 def spread(cells: Sequence[Cell], folder: Path, address: str, program: Sequence[str], tell: Say) -> Iterator[Cell]:
-    """Run cells on the machines of a cluster, and yield each when its files are in the folder of the sweep.
+    """Run cells on the machines of a cluster, and yield each cell when its files are in the folder of the sweep.
 
     Raises:
         MachineError: Ray is not installed, the cluster cannot be reached or used, or all its machines are lost.
@@ -155,14 +156,16 @@ def spread(cells: Sequence[Cell], folder: Path, address: str, program: Sequence[
         while running:
             done, _ = ray.wait(list(running), timeout=LOOK_S)
             if not done and not ray.cluster_resources().get(METER):
-                raise MachineError(f"--ray {address}: no machine is left. {len(running)} cells did not run.")
+                raise MachineError(
+                    f"--ray {address}: no machine is left, and {len(running)} cells did not run. Repeat the command."
+                )
             for one in done:
                 cell, attempts = running.pop(one)
                 if (reply := _reply(ray, one)) is not None:
                     _keep(folder, cell, reply, attempts, tell)
                     yield cell
                 elif attempts < ATTEMPTS:
-                    log.warning("%s: its worker was lost, so it runs again", cell.name)
+                    log.warning("%s: the worker was lost, so the cell runs again", cell.name)
                     running[task.remote(text[cell.name])] = (cell, attempts + 1)
                 else:
                     reason = f"its worker was lost {attempts} times"
@@ -183,13 +186,13 @@ def _ray() -> ModuleType:
         ) from None
     except Exception as error:  # of a package that Ray imports, such as amdsmi without ROCm
         raise MachineError(
-            f"--ray: Ray cannot be imported: {innermost(error)!r}. See python -c 'import ray'."
+            f"--ray: Ray cannot be imported: {innermost(error)!r}. For the whole error, run: python -c 'import ray'."
         ) from None
     return cast(ModuleType, ray)
 
 
 def _is_here(host: str) -> bool:
-    """Return whether a host is this machine by its loopback address, which no other machine can reach."""
+    """Return whether a host is a loopback address of this machine, which no other machine can reach."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -201,21 +204,21 @@ def _auth() -> str:
 
 
 def _require_token(address: str) -> None:
-    """Ask Ray for its token, if an address is not loopback. Ray reads the variable when it is imported.
+    """Make Ray use its token if the address is not loopback; call this before Ray is imported.
 
     Raises:
-        MachineError: the user has turned tokens off.
+        MachineError: the environment variable RAY_AUTH_MODE turns tokens off.
     """
     host = address.rpartition(":")[0].strip("[]")
     if host and not _is_here(host) and os.environ.setdefault(AUTH, TOKEN).lower() != TOKEN:
-        raise MachineError(f"--ray {address}: {AUTH}={_auth()} lets anybody run programs there. {SET_TOKEN}.")
+        raise MachineError(f"--ray {address}: with {AUTH}={_auth()}, anybody can run programs there. {SET_TOKEN}.")
 
 
 def _connect(ray: ModuleType, address: str) -> None:
-    """Connect with a running cluster.
+    """Connect to a running cluster.
 
     Raises:
-        MachineError: it cannot be reached.
+        MachineError: the cluster cannot be reached.
     """
     if address != "auto":
         _require_listener(address)
@@ -224,8 +227,8 @@ def _connect(ray: ModuleType, address: str) -> None:
     except Exception as error:  # Ray raises several kinds, of its own and of the system
         said = " ".join(str(error).split()).partition(". ")[0].rstrip(".") or type(error).__name__
         raise MachineError(
-            f"--ray {address}: {said}. Start a cluster with `ray start --head`. If one runs there, this shell needs "
-            f"its versions of Ray and Python, its {AUTH} and its token."
+            f"--ray {address}: {said}. Start a cluster with `ray start --head`. If a cluster runs there, use its "
+            f"versions of Ray and Python, its {AUTH} and its token here."
         ) from None
 
 
@@ -241,10 +244,10 @@ def _require_listener(address: str) -> None:
 
 
 def _require_alike(ray: ModuleType, address: str) -> int:
-    """Refuse machines that differ from this one; return 1 if they have GPUs, of which each cell takes one.
+    """Check that the machines of a cluster are like this one; return the number of GPUs that a cell takes, 0 or 1.
 
     Raises:
-        MachineError: naming the machine and what differs, or saying that no machine may measure.
+        MachineError: a machine differs, or cannot run cells; the message names it and the difference.
     """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -257,7 +260,7 @@ def _require_alike(ray: ModuleType, address: str) -> int:
         if node["Resources"].get(METER, 1) != 1:
             where = f"--ray {address}: {node['NodeManagerAddress']}"
             count = f"{METER} {node['Resources'][METER]:g} times"
-            raise MachineError(f"{where} has the resource {count}: its cells would overlap. Start it with: {START}.")
+            raise MachineError(f"{where} has the resource {count}, so its cells would overlap. Start it with: {START}.")
         if METER in node["Resources"]:
             _require_room(address, node, gpus)
     # The head lets others in, so its token counts even if it runs no cell.
@@ -271,7 +274,7 @@ def _require_alike(ray: ModuleType, address: str) -> int:
     try:
         answers: list[Facts] = [json.loads(one) for one in ray.get(asks, timeout=ANSWER_S)]
     except ray.exceptions.RayError as error:
-        raise MachineError(f"--ray {address}: a machine cannot say its versions: {_last_line(error)}.") from None
+        raise MachineError(f"--ray {address}: a machine cannot report its versions: {_last_line(error)}.") from None
     for node, there in zip(asked, answers, strict=True):
         _require_same(address, here, there, machines=METER in node["Resources"])
     shut = all(_is_here(node["NodeManagerAddress"]) for node in nodes)
@@ -281,26 +284,34 @@ def _require_alike(ray: ModuleType, address: str) -> int:
 
 
 def _require_room(address: str, node: dict[str, Any], gpus: int) -> None:  # as Ray describes a machine
-    """Refuse a machine on which no cell would ever start, because Ray knows of too few CPUs or GPUs there."""
+    """Check that Ray knows of a CPU on a machine, and of as many GPUs as a cell takes; else no cell would start.
+
+    Raises:
+        MachineError: it knows of too few.
+    """
     for kind, least in (("CPU", 1), ("GPU", gpus)):
         if node["Resources"].get(kind, 0) < least:
             raise MachineError(
-                f"--ray {address}: {node['NodeManagerAddress']} has the resource {METER} and no {kind}, so no cell "
+                f"--ray {address}: {node['NodeManagerAddress']} has the resource {METER} but no {kind}, so no cell "
                 f"would run there. Start it with --num-{kind.lower()}s {least} or more."
             )
 
 
 def _require_same(address: str, here: Facts, there: Facts, *, machines: bool = True) -> None:
-    """Refuse other versions, and with `machines` another kind of machine."""
+    """Check that a machine has the same versions as this one and, with `machines`, is of the same kind.
+
+    Raises:
+        MachineError: it differs; the message has the first three differences.
+    """
     ignored = {"host", AUTH, *(() if machines else machine())}
     differ = [key for key in {**here, **there} if key not in ignored and here.get(key) != there.get(key)]
     if differ:
         shown = "; ".join(
-            f"{key} {_shown(there.get(key))} there and {_shown(here.get(key))} here" for key in differ[:3]
+            f"{key} is {_shown(there.get(key))} there and {_shown(here.get(key))} here" for key in differ[:3]
         )
         raise MachineError(
-            f"--ray {address}: {there['host']} differs: {shown}. Install the same versions, use machines of one kind, "
-            "and start the sweep on one of them."
+            f"--ray {address}: {there['host']} differs from this machine: {shown}. Install the same versions, use "
+            "machines of one kind, and start the sweep on one of them."
         )
 
 
@@ -319,7 +330,7 @@ def _request(cell: Cell, folder: Path, program: Sequence[str]) -> Request:
 
 
 def _reply(ray: ModuleType, one: Any) -> Reply | None:  # a reference of Ray
-    """Return the reply of a worker; None if the worker is lost."""
+    """Return the reply of a worker; None if the worker was lost."""
     try:
         return cast(Reply, json.loads(ray.get(one)))
     except ray.exceptions.RayTaskError as error:
@@ -329,13 +340,13 @@ def _reply(ray: ModuleType, one: Any) -> Reply | None:  # a reference of Ray
 
 
 def _last_line(error: BaseException) -> str:
-    """Return the last line of an error, which in Ray's has the cause."""
+    """Return the last line of an error's message, which for Ray's errors has the cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
 
 
 def _keep(folder: Path, cell: Cell, reply: Reply, attempts: int, tell: Say) -> None:
-    """Write the files of a cell to the folder of the sweep, its result last of all."""
+    """Write the files of a cell to the folder of the sweep, the result last, or record why the cell failed."""
     if reply["error"] is not None:
         _failed(folder, cell, attempts, reply["error"])
         return
@@ -357,7 +368,7 @@ def _keep(folder: Path, cell: Cell, reply: Reply, attempts: int, tell: Say) -> N
 
 
 def _failed(folder: Path, cell: Cell, attempts: int, reason: str) -> None:
-    """Keep why a cell failed that no worker ran to its end."""
+    """Record a cell as failed, for `reason`, because no worker could complete it."""
     before = state.read_run(folder, cell)
     kept: CellRun = {
         "attempts": (before["attempts"] if before else 0) + attempts,

@@ -1,12 +1,12 @@
-"""The folder of a sweep: a folder for each cell with its result, and the record of them all.
+"""The folder of a sweep: it has a folder with the result of each cell, and the record of the sweep.
 
-sweep.json                the record
-digests.json              digests of model and data, so that they are not read again
-bundles/NAME/             the bundles, each shared by cells
-cells/NAME/result.json    the result of a cell, written last: the cell is done if it is there and whole
-cells/NAME/*.npz          its predictions and those of FP32
-cells/NAME/run.json       its last run: seconds, attempts, and why it failed
-cells/NAME/log.txt        what its commands wrote to stderr
+sweep.json                the record of the sweep
+digests.json              digests of model and data files, so that they are not read again
+bundles/NAME/             a bundle, which several cells may share
+cells/NAME/result.json    the result of a cell, written last: the cell is done if this file exists and is complete
+cells/NAME/*.npz          the predictions of the cell and of FP32
+cells/NAME/run.json       the last run of the cell: seconds, attempts, and why it failed
+cells/NAME/log.txt        the stderr of the cell's commands
 """
 
 import json
@@ -38,10 +38,10 @@ MAX_MARK_BYTES = 1 << 12
 
 @contextmanager
 def opened(folder: Path, name: str) -> Iterator[SweepRecord | None]:
-    """Hold the folder of the sweep `name`, and yield its record of the last call, or None.
+    """Lock the folder of the sweep `name`, and yield the record of the last call, or None if there is none.
 
     Raises:
-        InputError: the folder belongs to another sweep or to nobody, or another call is using it.
+        InputError: the folder belongs to another sweep or has other files in it, or another call is using it.
     """
     check(folder, name)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -53,18 +53,20 @@ def opened(folder: Path, name: str) -> Iterator[SweepRecord | None]:
 
 
 def check(folder: Path, name: str) -> None:
-    """Refuse a folder that is not that of the sweep `name`, and not empty.
+    """Check that a folder is that of the sweep `name`, or empty, or does not exist.
 
     Raises:
-        InputError: the folder belongs to another sweep or to nobody.
+        InputError: the folder belongs to another sweep, or has other files in it.
     """
     found = _name_in(folder)
     if found is not None and found != name:
-        raise InputError(f"{folder}: the results of another sweep, {found}, are here. Choose another folder with -o.")
+        raise InputError(
+            f"{folder}: the folder has the results of another sweep, {found}. Choose another folder with -o."
+        )
     if above := next((one for one in folder.parents if one.exists() and not one.is_dir()), None):
         raise InputError(f"{folder}: {above} is a file. Choose another folder with -o.")
     if found is None and folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise InputError(f"{folder}: not empty, and not the folder of a sweep. Choose another folder with -o.")
+        raise InputError(f"{folder}: the folder is not empty, and not that of a sweep. Choose another folder with -o.")
 
 
 def _name_in(folder: Path) -> str | None:
@@ -76,12 +78,12 @@ def _name_in(folder: Path) -> str | None:
 
 
 def read_record(folder: Path) -> SweepRecord | None:
-    """Return the record of a sweep, or None if there is none or it cannot be read."""
+    """Return the record of a sweep; None if it is missing or cannot be read."""
     return cast("SweepRecord | None", _read(folder / RECORD, SweepRecord))
 
 
 def read_run(folder: Path, cell: Cell) -> CellRun | None:
-    """Return the last run of a cell, or None if it has not run."""
+    """Return the record of a cell's last run; None if the cell has not run or the record cannot be read."""
     return cast("CellRun | None", _read(folder / CELLS / cell.name / RUN, CellRun))
 
 
@@ -94,7 +96,7 @@ def _read(file: Path, kind: Any) -> object | None:  # a class of TypedDict
 
 
 def is_done(folder: Path, cell: Cell) -> bool:
-    """Return whether a cell has a result that can be read, and the record of its run."""
+    """Return whether a cell is done: its result and the record of its run can be read."""
     file = folder / CELLS / cell.name / RESULT
     try:
         found = file.stat()
@@ -105,7 +107,7 @@ def is_done(folder: Path, cell: Cell) -> bool:
 
 @cache
 def _is_whole(file: Path, size: int, changed_ns: int) -> bool:
-    """Return whether a file of this size and time has a result: each is read once."""
+    """Return whether a file has a complete result; a file with the same size and change time is read only once."""
     try:
         found = read_json(file, what="result", advice="")
     except InputError:
@@ -114,22 +116,24 @@ def _is_whole(file: Path, size: int, changed_ns: int) -> bool:
 
 
 def is_built(folder: Path, cell: Cell) -> bool:
-    """Return whether the bundle of a cell is there."""
+    """Return whether the bundle of a cell has been built."""
     return (folder / BUNDLES / cell.bundle / MANIFEST).is_file()
 
 
 def remove_left(folder: Path, cell: Cell) -> None:
-    """Remove the files that a killed sweep left half written beside those of a cell."""
+    """Remove temporary files that a killed sweep left in the folder of a cell."""
     for name in (RUN, RESULT):
         for left in (folder / CELLS / cell.name).glob(f".{name}.*"):
             left.unlink(missing_ok=True)
 
 
 def keep(folder: Path, cell: Cell, run: CellRun, ended: Ended) -> None:
-    """Write what is known of a run, and, if it did not fail, its result, last of all.
+    """Write the record of a cell's run and, if its command `ended` without an error, its predictions and its result.
+
+    The result is written last.
 
     Raises:
-        InputError: the command ended without an error and printed no result, or its predictions are gone.
+        InputError: the command ended without an error but printed no result, or its predictions are missing.
     """
     place = folder / CELLS / cell.name
     result = None
@@ -155,7 +159,7 @@ def _parse(out: bytes) -> dict[str, Any]:  # a result; `load_result` checks it w
 
 
 def _size_mb(bundle: Path, result: dict[str, Any]) -> float | None:
-    """Return the size of the artefact of a result with its external weights, in MB (10^6 bytes)."""
+    """Return the size of a result's artefact with its external weights, in MB (10^6 bytes); None without a file."""
     file = bundle / str((result.get("artefact") or {}).get("file", ""))
     if not file.is_file():
         return None

@@ -1,15 +1,15 @@
 """The file of a sweep: a recipe in which an option may have several values.
 
-    objectives = ["latency", "size"]     # costs to plot the metric against
+    objectives = ["latency", "size"]     # costs of the Pareto fronts
     model = "demo"                       # one value: all cells have it
     precision = ["fp32", "int8"]         # a list: an axis of the grid
     backend = ["torch", "ort"]
 
-    [[exclude]]                          # cells that have all of these values
+    [[exclude]]                          # leave out the cells that have all of these values
     backend = "torch"
     precision = "int8"
 
-`{task}` in a text stands for the name of the cell's task.
+`{task}` in a text is replaced by the name of the cell's task.
 """
 
 import dataclasses
@@ -35,7 +35,14 @@ Values = dict[str, list[Option]]
 
 @dataclass(frozen=True)
 class Study:
-    """The grid of a sweep: `axes` has the values of each option, `exclude` what to leave out."""
+    """The grid of a sweep.
+
+    Attributes:
+        name: name of the sweep's file, without its suffix.
+        objectives: costs of the Pareto fronts; empty for the default ones.
+        axes: option -> its values.
+        exclude: exclusions: a cell is left out if it has one of the listed values for each option of one of them.
+    """
 
     name: str
     objectives: tuple[str, ...]
@@ -44,12 +51,12 @@ class Study:
 
     @property
     def combinations(self) -> int:
-        """The number of cells before exclusion."""
+        """Number of cells before any are excluded."""
         return math.prod(map(len, self.axes.values()))
 
 
 def read_study(file: Path, sets: list[str], *, yes: bool = False) -> Study:
-    """Read the file of a sweep; `sets` are assignments KEY=VALUE that change it.
+    """Read the file of a sweep, and return its grid; `sets` are assignments KEY=VALUE that change its options.
 
     Raises:
         InputError: the file cannot be read as TOML.
@@ -59,10 +66,12 @@ def read_study(file: Path, sets: list[str], *, yes: bool = False) -> Study:
     for assignment in sets:
         key, equals, text = assignment.partition("=")
         if not equals:
-            raise UsageError(f"--set {assignment}: no '='. Write --set KEY=VALUE.")
+            raise UsageError(f"--set {assignment}: the assignment has no '='. Write --set KEY=VALUE.")
         values[key.strip().replace("-", "_")] = toml_value(text.strip())
     if not values:
-        raise UsageError(f'{file}: no key. Write a model, and lists of values such as precision = ["fp32", "int8"].')
+        raise UsageError(
+            f'{file}: the file has no key. Add a model, and lists of values such as precision = ["fp32", "int8"].'
+        )
     objectives = _objectives(file, values.pop("objectives", None))
     tables = values.pop("exclude", [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) and table for table in tables):
@@ -70,7 +79,8 @@ def read_study(file: Path, sets: list[str], *, yes: bool = False) -> Study:
     study = Study(file.stem, objectives, _axes(file, values), tuple(_axes(file, table) for table in tables))
     if study.combinations > MANY_CELLS and not yes:
         raise UsageError(
-            f"{file}: {study.combinations:,} cells are more than {MANY_CELLS:,}. Add --yes, or take values out."
+            f"{file}: the sweep has {study.combinations:,} cells, more than {MANY_CELLS:,}. Remove values, or run them "
+            "all with --yes."
         )
     return study
 
@@ -87,7 +97,7 @@ def _objectives(file: Path, asked: object) -> tuple[str, ...]:
 
 
 def _axes(file: Path, values: RecipeValues) -> Values:
-    """Return each option with its list of values, which have the option's type."""
+    """Return option -> list of its values, after checking that the options exist and the values are allowed."""
     known = {field.name: field for field in dataclasses.fields(Recipe) if field.name not in OWN}
     found: Values = {}
     for key, value in values.items():
@@ -96,7 +106,7 @@ def _axes(file: Path, values: RecipeValues) -> Values:
             raise UsageError(f"{file}: unknown key {key!r}.{hint} A sweep has objectives, exclude and a recipe's keys.")
         given = value if isinstance(value, list) else [value]
         if not given:
-            raise UsageError(f"{file}: {key} has no value. Give one, or take the key out.")
+            raise UsageError(f"{file}: {key} has no value. Give it a value, or remove the key.")
         for one in given:
             try:
                 check(known[key], one)
