@@ -36,7 +36,7 @@ def test_an_import_error_names_the_folder_that_stands_in_the_place_of_a_package(
     )
     for code in ("import library", "import tritonium.language", "from tritonium import language"):
         found = errors.why_not_imported(raised(code, tmp_path, monkeypatch))
-        assert f"the folder {tmp_path / 'tritonium'} was imported in the place of the Python package tritonium" in found
+        assert f"the folder {tmp_path / 'tritonium'} was imported instead of the Python package tritonium" in found
 
 
 def test_an_import_error_names_the_package_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,5 +45,5 @@ def test_an_import_error_names_the_package_that_is_missing(tmp_path: Path, monke
     found = [errors.why_not_imported(raised(f"import {name}", tmp_path, monkeypatch)) for name in ("another", "broken")]
     assert found == [
         "the Python package no_such_package is not installed. Install it.",
-        "a library cannot be imported (ImportError: libx.so: no such file). Install it again.",
+        "a library cannot be imported (ImportError: libx.so: no such file). Install this library again.",
     ]

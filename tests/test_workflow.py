@@ -130,9 +130,9 @@ def test_halves_runs_the_typed_graph_with_float16_rounded(bundle):
     ("given", "message"),
     [
         ({"file": "model.onnx"}, r"--halves: model\.onnx has no float16 tensor"),
-        ({"backend": "torch"}, "--halves: only with --backend ort on the CPU"),
-        ({"device": "cuda"}, "--halves: only with --backend ort on the CPU"),
-        ({"energy": True}, "--energy: not with --halves"),
+        ({"backend": "torch"}, "--halves: it can only be used with --backend ort on the CPU"),
+        ({"device": "cuda"}, "--halves: it can only be used with --backend ort on the CPU"),
+        ({"energy": True}, "--energy: it cannot be used with --halves"),
     ],
 )
 def test_halves_is_refused_where_nothing_is_emulated(bundle, given, message):
@@ -180,7 +180,7 @@ def test_a_changed_checkpoint_is_not_taken_for_the_bundles(bundle, tiny, tmp_pat
 
 
 def test_rows_that_were_calibrated_with_are_not_evaluated(bundle, sentences):
-    with pytest.raises(InputError, match="rows were calibrated with"):
+    with pytest.raises(InputError, match="rows were used for calibration"):
         evaluate({"backend": "ort", "split": "train", "data": str(sentences)}, bundle=bundle, tell=quiet)
 
 
@@ -201,7 +201,7 @@ def test_a_trusted_digest_is_asked_for(bundle):
 
 
 def test_tensorrt_is_asked_for_in_vain(bundle):
-    with pytest.raises(MachineError, match="TensorRT: not installed"):
+    with pytest.raises(MachineError, match="TensorRT: it is not installed"):
         evaluate({"backend": "trt"}, bundle=bundle, tell=quiet)
 
 
@@ -279,7 +279,7 @@ def test_ranges_reused_from_a_file_are_still_refused_for_their_rows(bundle, sent
             }
         )
     )
-    with pytest.raises(InputError, match="rows were calibrated with"):
+    with pytest.raises(InputError, match="rows were used for calibration"):
         evaluate({"backend": "ort", "split": "train"}, bundle=tmp_path / "b", tell=quiet)
 
 

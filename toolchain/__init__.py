@@ -1,7 +1,7 @@
-"""From a Hugging Face encoder to a checked, measured, quantized engine.
+"""Tools that take a Hugging Face encoder from a checkpoint to a checked, measured and quantized engine.
 
-The public Python API is five names: `build`, `evaluate`, `compare`, `measure_energy` and `load`. They stand in
-toolchain/api.py and are imported when they are first used, so that `import toolchain` costs almost nothing.
+The public Python API has five functions: `build`, `evaluate`, `compare`, `measure_energy` and `load`. They are defined
+in toolchain/api.py and imported when they are first used, so that `import toolchain` takes almost no time.
 """
 
 import os

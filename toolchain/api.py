@@ -1,9 +1,8 @@
 """The public Python API: `build`, `evaluate`, `compare`, `measure_energy` and `load`, imported from `toolchain` itself.
 
-Each is what the command of the same name runs, with keyword arguments in the place of options. `**options` takes every
-other key of a recipe: the command line's option with `_` for `-`, such as `calib_samples=256`; `toolchain build --help`
-and `toolchain eval --help` list them. Errors are subclasses of `toolchain.errors.ToolchainError`. What is done
-meanwhile is logged to the logger `toolchain`.
+The functions do what the commands do, with keyword arguments in place of options. `**options` takes every other option
+of the command line, with `_` for `-`, such as `calib_samples=256`; `toolchain build --help` and `toolchain eval --help`
+list them. Errors are subclasses of `toolchain.errors.ToolchainError`. Progress is logged to the logger `toolchain`.
 """
 
 import logging
@@ -32,7 +31,7 @@ Place = str | os.PathLike[str]
 """A file or a folder."""
 
 Option = str | os.PathLike[str] | int | float | bool | Sequence[str] | None
-"""Value of a recipe's key; None leaves it open."""
+"""The value of an option; None means that it is not given."""
 
 
 def build(
@@ -47,31 +46,31 @@ def build(
     max_drop: float | None = None,
     **options: Option,
 ) -> "BuildRecord":
-    """Build a bundle, or bring one up to date: checkpoint to ONNX, calibration, INT8 or FP16 graphs, engine.
+    """Build a bundle, or bring one up to date: export to ONNX, calibrate, make INT8 or FP16 graphs, build an engine.
 
         built = toolchain.build(model="demo", task="demo", precision="int8")
         print(built["bundle"])
 
     Args:
-        source: a recipe (*.toml), the folder of a checkpoint, or a bundle to build again with changes.
+        source: a recipe (*.toml), the folder of a checkpoint, or a bundle to build again with other options.
         model: a hub id, the folder of a checkpoint, or "demo", "demo-tokens", "demo-multilabel".
-        task: a GLUE task, "demo" (for a demo model the default is the task of its name), "custom" (with `text_column`
-            and `label_column`), or a TOML file.
+        task: a GLUE task, "demo" (for a demo model, the default is the task of the same name), "custom" (with
+            `text_column` and `label_column`), or a TOML file.
         data: folder with train.* and validation.*; by default GLUE from the hub.
         precision: "fp32", "fp16", "int8" or "fp8"; by default fp16 with a GPU and int8 without.
-        backend: "trt" requires an engine for this machine; by default one is built where that is possible.
+        backend: "trt" requires an engine for this machine; by default an engine is built if that is possible.
         output: the bundle's folder; by default engines/build/<model>-<task>-<precision>.
         max_drop: the largest drop of the task's metric that is allowed, in points (1/100).
         **options: every other key of a recipe, such as calib_samples, calib_method, max_length, force, dry_run.
 
     Returns:
-        The record that `toolchain build --json` prints: the bundle's path, the steps done and skipped, the record of
-        each step, and with `max_drop` the comparisons of the gate.
+        The record that `toolchain build --json` prints: the bundle's path, the steps that ran or were skipped, the
+        record of each step, and with `max_drop` the comparisons with FP32.
 
     Raises:
-        GateError: the metric drops by more than `max_drop`. The bundle stays.
-        MachineError: `backend="trt"`, and no engine can be built here. The bundle stays, without the engine.
-        ToolchainError: see errors.py; a bundle that was there before is unchanged.
+        GateError: the metric drops by more than `max_drop`. The new bundle is kept.
+        MachineError: `backend="trt"`, and this machine cannot build an engine. The bundle is kept, without an engine.
+        ToolchainError: any other error, see errors.py. A bundle that existed before is unchanged.
     """
     named = {"model": model, "task": task, "data": data, "precision": precision, "backend": backend, "output": output}
     recipe, bundle = (None, source) if source and Path(source).suffix != ".toml" else (source, None)
@@ -84,10 +83,13 @@ def build(
 def run_build(
     values: RecipeValues, *, bundle: Path | None = None, goal: tuple[str, ...] = ()
 ) -> "tuple[BuildRecord, Recipe]":
-    """Build by precision or up to the steps of `goal`, into `bundle` if there is one, and compare with FP32.
+    """Run a build with the options `values`, and with `max_drop` compare its graphs and engines with FP32.
+
+    `bundle` is a bundle to build again, or the folder of a checkpoint. `goal` names steps to run in
+    addition to those of the bundle; by default the steps that the precision needs are run.
 
     Returns:
-        The record of the build, with the gate's comparisons as `gate` if the recipe has a `max_drop`, and the recipe.
+        The record of the build, with the comparisons as `gate` if the recipe has a `max_drop`, and the recipe.
 
     Raises:
         ToolchainError: see errors.py.
@@ -121,7 +123,8 @@ def run_build(
         engines = [one["file"] for one in built if one["gpu"] is not None]
         for one in (one for one in built if one["gpu"] is None):
             way_on = f"toolchain eval {done['bundle']} --backend {one['backend']}"
-            log.warning("%s: only its GPU runs it, so the gate judges graphs alone. Run there: %s", one["file"], way_on)
+            text = "%s: this plan was not checked, because it runs on its target GPU only. Run on such a GPU: %s"
+            log.warning(text, one["file"], way_on)
         done["gate"], done["deploy"] = gate(Path(done["bundle"]), recipe, engines=engines, tell=log.info)
     elif not recipe.dry_run:
         done["next"] = after_build(done, recipe)
@@ -129,18 +132,21 @@ def run_build(
 
 
 def _of_checkpoint(folder: Path, values: RecipeValues) -> RecipeValues:
-    """Return the keys of a recipe for the checkpoint in a folder.
+    """Return the options `values` with `folder`, the folder of a checkpoint, as the model.
 
     Raises:
-        UsageError: they name a model already.
+        UsageError: the options name a model already.
     """
     if values.get("model"):
-        raise UsageError(f"{folder}: not a bundle, and --model {values['model']} is given too. Leave one of them out.")
+        raise UsageError(
+            f"{folder}: this folder is not a bundle, and --model {values['model']} was given too. "
+            "Leave one of them out."
+        )
     return {**values, "model": str(folder)}
 
 
 def _asks_for_engine_only(values: RecipeValues) -> bool:
-    """Return whether only the engine of a bundle is wanted: the bundle's checkpoint is then not needed."""
+    """Return whether the options `values` only add an engine to a bundle; this does not need its checkpoint."""
     from toolchain.engine.releases import RELEASES
 
     cache = {"calibration"} if Recipe.make(values).gives_cache else set()  # a calibration.json changes the graph too
@@ -149,10 +155,11 @@ def _asks_for_engine_only(values: RecipeValues) -> bool:
 
 
 def judge_build(done: "BuildRecord", recipe: Recipe) -> None:
-    """Refuse a build whose gate failed, or which lacks the engine that was asked for.
+    """Raise an error if a finished build does not pass the gate, or lacks the engine that was asked for.
 
     Raises:
-        GateError: the metric drops by more than the recipe's `max_drop`, or may do so and the recipe is `strict`.
+        GateError: the metric drops by more than the recipe's `max_drop`. With `strict`, also if the rows are too few to
+            tell.
         MachineError: an engine was asked for, and this machine cannot build it.
     """
     from toolchain.diagnose.gate import judge
@@ -177,27 +184,27 @@ def evaluate(
     energy: bool = False,
     **options: Option,
 ) -> "Result":
-    """Evaluate one backend on one task: accuracy, latency, throughput, memory, and energy if asked for.
+    """Evaluate a model on one backend and one task: accuracy, latency, throughput, memory, and energy if asked for.
 
         result = toolchain.evaluate("engines/build/demo-demo-int8")
         print(result["metrics"], result["throughput_per_s"])
 
     Args:
-        bundle: the bundle's folder; by default the one built last in the current folder or below it.
-        backend: "torch", "ort", "openvino", "trt", "ort-trt", "triton" or "service" (with `url`).
+        bundle: the bundle's folder; by default the bundle that was built last, in the current folder or below it.
+        backend: "torch", "ort", "openvino", "trt", "ort-trt", "triton" or "service" (the last two with `url`).
         model: a checkpoint to run without a bundle, with `backend="torch"`.
-        task: another task than the bundle's.
-        data: folder with the rows; by default as the bundle was built.
+        task: a task to use instead of the bundle's.
+        data: folder with the rows; by default the data with which the bundle was built.
         split: the split to evaluate; by default "validation".
         precision: "fp32", "fp16", "bf16" or "int8"; by default the bundle's (for torch fp32).
         device: "auto", "cpu" or "cuda[:N]"; by default "auto".
-        limit: evaluate only the first rows, this many.
-        energy: measure energy too, under a load of its own (minutes).
+        limit: number of rows to evaluate, from the first one on; by default all.
+        energy: True also measures energy, in a separate run under constant load, which takes minutes.
         **options: every other key of a recipe, such as file, attention, cuda_graphs, seed, trust.
 
     Returns:
-        The result, which is also saved: below the bundle's results/, or eval/results/ without a bundle. Its path is in
-        `result["file"]`.
+        The result. It is also saved below the bundle's folder results/, or below eval/results/ without a bundle; the
+        path is in `result["file"]`.
 
     Raises:
         ToolchainError: see errors.py.
@@ -216,23 +223,24 @@ def compare(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> "list[NamedComparison]":
-    """Compare results with the first of them, row by row: the drop, its bounds, and with `max_drop` a verdict.
+    """Compare results with a baseline, row by row: the drop of the metric, its bounds, and with `max_drop` a verdict.
 
         (found,) = toolchain.compare([fp32_result, int8_result], max_drop=0.5)
         print(found["drop_points"], found["bounds_points"], found["verdict"])
 
     Args:
-        results: results as `evaluate` returns them, their files, or bundles. The first is the baseline; a single one
-            is compared with its own FP32 reference. A bundle without a result is evaluated.
+        results: results as `evaluate` returns them, their files, or bundles. The first is the baseline; if there is
+            only one, its baseline is its own FP32 reference. A bundle without a result is evaluated.
         max_drop: the largest drop of the task's metric that is allowed, in points (1/100).
-        confidence: of the drop's bounds, each one-sided.
-        seed: of the bootstrap, for metrics other than accuracy.
+        confidence: confidence level of each one-sided bound of the drop.
+        seed: seed of the bootstrap, which is used for metrics other than accuracy.
 
     Returns:
-        One record for each candidate. `verdict` is "passes", "fails" or "cannot tell"; nothing is raised for it.
+        One record for each result but the baseline. `verdict` is "passes", "fails" or "cannot tell"; a verdict of
+        "fails" raises no error.
 
     Raises:
-        ToolchainError: a place holds no result, or the results are not of the same rows; see errors.py.
+        ToolchainError: a file or folder has no result, or the results have different rows; see errors.py.
     """
     from toolchain.diagnose.gate import compare_results
 
@@ -250,17 +258,18 @@ def load(
     trust: str | None = None,
     **options: Option,
 ) -> "Classifier":
-    """Open a bundle as a classifier that is called like a text-classification pipeline of transformers.
+    """Open a bundle as a classifier, which is called like a text-classification pipeline of transformers.
 
         with toolchain.load("engines/build/demo-demo-int8") as classifier:
             print(classifier("a gripping film"))  # [{"label": "positive", "score": 0.98}]
 
     Args:
-        bundle: the bundle's folder; by default the one built last in the current folder or below it. All digests are
-            checked.
-        backend: "ort", "openvino", "trt", "ort-trt", "torch" (the checkpoint), "triton" or "service" (with `url`).
+        bundle: the bundle's folder; by default the bundle that was built last, in the current folder or below it. The
+            digests of all its files are checked.
+        backend: "ort", "openvino", "trt", "ort-trt", "torch" (runs the checkpoint), "triton" or "service" (the last
+            two with `url`).
         device: "auto", "cpu" or "cuda[:N]".
-        precision: the bundle's by default.
+        precision: precision of the graph or engine to run; by default the bundle's.
         trust: the digest that the bundle must have (`sha256` in its bundle.json).
         **options: every other key of a recipe, such as file, attention, cuda_graphs, url.
 
@@ -275,7 +284,7 @@ def load(
 
 
 def _given(**values: Option) -> RecipeValues:
-    """Return the keys that have a value, in the form of a recipe: paths as texts, lists joined by commas."""
+    """Return the options that are not None, as a recipe has them: paths as strings, and lists joined by commas."""
     texts = {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in values.items()}
     return {
         key: joined(list(value) if isinstance(value, tuple) else value)

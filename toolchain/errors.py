@@ -1,4 +1,4 @@
-"""Every error that a user can cause or fix, each with the exit code of the command that it ends.
+"""The errors that a user can cause or fix, with the exit code of a command that ends with such an error.
 
 * ToolchainError
   - InputError    1  a file that was given is broken, missing or of the wrong kind
@@ -15,17 +15,20 @@ from collections.abc import Iterable
 
 
 class ToolchainError(Exception):
-    """Base of the errors whose message is written for the user."""
+    """Base class of the errors in this module. Their messages are written for users."""
 
     exit_code = 1
 
 
 class InputError(ToolchainError):
-    """A given file or folder cannot be used."""
+    """A file or folder that was given cannot be used."""
 
 
 class TextError(InputError):
-    """A text that the model cannot take: `text` has the texts of its row. Whoever knows its place adds it."""
+    """The model cannot be run on a text. `text` has the texts of the row: one, or two for a text pair.
+
+    `Rows.placed` turns this error into an InputError that names the file and the number of the row.
+    """
 
     def __init__(self, text: tuple[str, ...], message: str) -> None:
         super().__init__(message)
@@ -39,7 +42,7 @@ class UsageError(ToolchainError):
 
 
 class GateError(ToolchainError):
-    """An artefact differs from its model by more than is allowed."""
+    """An artefact, such as an INT8 graph, differs from the model that it was made from by more than is allowed."""
 
     exit_code = 3
 
@@ -51,7 +54,7 @@ class MachineError(ToolchainError):
 
 
 def meant(word: str, known: Iterable[str]) -> str:
-    """Return ` Did you mean X?` for the known word that is most like an unknown one, or nothing if none is alike."""
+    """Return ` Did you mean X?` with the word in `known` that is most similar to `word`; "" if none is similar."""
     import difflib
 
     found = difflib.get_close_matches(word, known, n=1)
@@ -65,7 +68,7 @@ def first_line(error: BaseException) -> str:
 
 
 def innermost(error: BaseException) -> BaseException:
-    """Return the exception that an exception was raised for, at the end of the chain of causes."""
+    """Return the exception at the end of the chain of causes of `error`, which was raised first."""
     while inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
         error = inner
     return error
@@ -77,10 +80,10 @@ OF_BUILD |= {"onnxscript", "google"}
 
 
 def why_not_imported(error: BaseException) -> str:
-    """Return why an import failed and what to do, from the innermost cause: libraries hide it behind their own names.
+    """Return why an import failed and what to do about it, from the first exception in the chain of causes.
 
-    A folder without code that stands where Python looks for packages is imported as one, if the package of its name is
-    not installed. Such a folder is named.
+    If a package is not installed, Python may import a folder of the same name instead, as an empty package. The message
+    then names this folder.
     """
     inner = innermost(error)
     # `obj` is the module of an AttributeError.
@@ -88,15 +91,15 @@ def why_not_imported(error: BaseException) -> str:
     package = sys.modules.get(str(name).partition(".")[0])
     if package and not getattr(package, "__file__", None) and (folders := list(getattr(package, "__path__", ()))):
         return (
-            f"the folder {folders[0]} was imported in the place of the Python package {package.__name__}. "
-            "Rename the folder, or start in another one."
+            f"the folder {folders[0]} was imported instead of the Python package {package.__name__}. "
+            "Rename this folder, or run the command in another folder."
         )
     if isinstance(inner, ModuleNotFoundError) and name and name.partition(".")[0] in OF_BUILD:
         advice = "Install it with: pip install 'encoder-toolchain[cpu]' (or [cuda] on a machine with an NVIDIA GPU)"
         return f"the Python package {name} is not installed. {advice}."
     if isinstance(inner, ModuleNotFoundError) and name:
         return f"the Python package {name} is not installed. Install it."
-    return f"a library cannot be imported ({type(inner).__name__}: {first_line(inner)}). Install it again."
+    return f"a library cannot be imported ({type(inner).__name__}: {first_line(inner)}). Install this library again."
 
 
 # Ctrl-C: 128 + SIGINT, as shells number it.

@@ -1,4 +1,4 @@
-"""Whole paths in order: the evaluation of a bundle, and the demo from checkpoint to report."""
+"""The whole evaluation of a bundle (`toolchain eval`), and the demo from checkpoint to report (`toolchain demo`)."""
 
 import contextlib
 import json
@@ -48,7 +48,7 @@ from toolchain.runtimes.environment import describe
 
 log = logging.getLogger(__name__)
 
-# Share of the rows that may be in both splits, as in some of GLUE's tasks.
+# Fraction of the rows that may be in both splits, as in some of GLUE's tasks.
 MAX_SHARED_ROWS = 0.01
 
 
@@ -64,10 +64,10 @@ def evaluate(
     tell: Say = log.info,
     remark: Say = log.warning,
 ) -> Result:
-    """Evaluate one backend on one task; save the result and return it. `remark` takes what `remarks` says of it.
+    """Evaluate a model on one backend and one task; save the result and return it.
 
-    `changes` are options by their names in a recipe; the bundle's recipe fills the rest. Without a bundle, and with
-    `model` in `changes`, the checkpoint itself runs on torch. A result's command names `named` in the bundle's place.
+    `changes` are options by their keys; the bundle's recipe supplies the others. Without a bundle, the checkpoint in
+    `model` runs in PyTorch. The result's command names `named`, if given, not the bundle. `remark` takes each warning.
 
     Raises:
         ToolchainError: see errors.py.
@@ -80,7 +80,7 @@ def evaluate(
     with rows.placed():
         found, speed, energy, scenario = _measure(target, rows, references, tell)
     roofline = _roofline(target, speed, rows=len(resolved.head.sequences(rows.texts)), tell=tell)
-    tell("comparing with FP32")
+    tell("comparing the predictions with FP32")
     kept = save_predictions(target.folder / f"{(stem := _stem(target))}.npz", found)
     values = {
         "schema": SCHEMA,
@@ -108,7 +108,7 @@ def evaluate(
 
 
 def _origin(resolved: ResolvedRecipe, command: str) -> dict[str, object]:
-    """Return the keys of a result that say how it was made, and when."""
+    """Return the keys of a result that say how and when it was measured."""
     return {
         "max_length": resolved.max_length,
         "environment": describe(),
@@ -119,14 +119,14 @@ def _origin(resolved: ResolvedRecipe, command: str) -> dict[str, object]:
 
 
 def command_of(changes: RecipeValues, bundle: Path | None) -> str:
-    """Return the command that evaluates the same again. It uses --set, which takes any value of a recipe."""
+    """Return the command that repeats an evaluation. It gives options with --set, which takes any value of a recipe."""
     asked = {key: value for key, value in changes.items() if value is not None and not (bundle and key == "model")}
     sets = [part for key, value in asked.items() for part in ("--set", f"{key}={json.dumps(value)}")]
     return shlex.join(["toolchain", "eval", *([str(bundle)] if bundle else []), *sets])
 
 
 def _what_ran(target: Target, rows: Rows) -> WhatRan:
-    """Return the keys of a result that say what ran, and where."""
+    """Return the keys of a result that say which model ran, on which backend and device."""
     return {
         "model": target.resolved.source.name,
         "backend": target.backend,
@@ -143,7 +143,10 @@ def _what_ran(target: Target, rows: Rows) -> WhatRan:
 def _measure(
     target: Target, rows: Rows, references: Values, tell: Callable[[str], None]
 ) -> tuple[Predictions, Speed, EnergyBlock, ScenarioRun | None]:
-    """Run a target on the rows; return its predictions, its speed and memory, its energy, and MLPerf's scenario."""
+    """Run a target on the rows, and measure it.
+
+    Return its predictions, its timing and memory, its energy, and the run of MLPerf's scenario (None without one).
+    """
     resolved, seed = target.resolved, target.resolved.recipe.seed
     texts = resolved.head.sequences(rows.texts)
     with open_session(resolved.recipe, target.device, log=tell) as session:
@@ -174,14 +177,14 @@ def _measure(
 
 def _roofline(target: Target, speed: Timing, *, rows: int, tell: Callable[[str], None]) -> RooflineBlock:
     if not target.remote:
-        tell("measuring the ceiling of this machine")
+        tell("measuring the roofline of this machine: its highest FLOP/s and memory bandwidth")
     at = {"backend": target.backend, "device": target.device, "precision": target.precision}
     graph = None if target.bundle and target.bundle.is_cascade else target.graph  # not every row passes through it
     return assess(graph, speed, rows=rows, **at)
 
 
 def _stem(target: Target) -> str:
-    """Return the name of a result's files without suffix: task, split, backend, device, variant and limits."""
+    """Return the file name of a result without suffix, made of task, split, backend, device, variant and limits."""
     recipe = target.resolved.recipe
     limited = [f"first{recipe.limit}"] if recipe.limit else []
     scenario = [recipe.scenario] if recipe.scenario else []
@@ -191,14 +194,14 @@ def _stem(target: Target) -> str:
 
 
 def _labelled_rows(target: Target) -> tuple[Rows, Values]:
-    """Return the rows to evaluate, and the label of each."""
+    """Return the rows to evaluate, and their labels, one for each row."""
     rows = _rows(target)
     check_texts(rows)
     return rows, target.resolved.head.read(rows)
 
 
 def _rows(target: Target) -> Rows:
-    """Return the rows to evaluate.
+    """Load the rows to evaluate.
 
     Raises:
         InputError: too many of them are calibration or hold-out rows of the bundle.
@@ -213,29 +216,38 @@ def _rows(target: Target) -> Rows:
 
 
 def refuse_calibrated(bundle: Bundle, rows: Rows) -> None:
-    """Refuse rows that the bundle was calibrated with, or that a choice was made on.
+    """Raise an error if rows to evaluate are calibration rows of the bundle, or rows on which its options were chosen.
+
+    A few such rows, as two random splits may share them, only cause a warning.
 
     Raises:
-        InputError: more rows are shared than chance explains.
+        InputError: there are more such rows than chance explains.
     """
     if "calibration.json" not in bundle.manifest["artefacts"]:
         return
     about = read_calibration(bundle.file("calibration.json")).about
     if "row_sha256" not in about:
-        log.warning("%s: it does not list its calibration rows, so they may be among those evaluated", bundle.path)
+        log.warning(
+            "%s: the bundle does not list its calibration rows, so the evaluated rows may include some of them. "
+            "Evaluate rows that were not used for calibration",
+            bundle.path,
+        )
     known = {*about.get("row_sha256", []), *about.get("chosen_sha256", [])}
     if any(bundle.manifest["recipe"].get(name) for name in ("keep", "residual")):
         with contextlib.suppress(InputError):  # the bundle may have been moved without the record of `tune`
             file = bundle.path / RESULTS / CHOSEN_ROWS
-            known |= set(read_json(file, what="the rows of tune", advice="Run toolchain tune again."))
-    why = "were calibrated with. Evaluate other rows, or calibrate with others (--calib-data)."
+            known |= set(read_json(file, what="the list of rows that tune used", advice="Run toolchain tune again."))
+    why = "were used for calibration. Evaluate other rows, or calibrate with other rows (--calib-data)."
     shared = rows.count_known(known, most=MAX_SHARED_ROWS, why=why)
     if shared:
-        log.warning("%d of %d rows are also calibration rows", shared, len(rows))
+        log.warning("%d of the %d evaluated rows are also calibration rows of the bundle", shared, len(rows))
 
 
 def _agreement(target: Target, rows: Rows, references: Values, found: Predictions, kept: FileDigest) -> Agreement:
-    """Return the agreement of predictions, which `kept` names, with those of the FP32 reference."""
+    """Return how far the predictions `found` agree with the predictions of the FP32 reference.
+
+    `kept` is the file with `found`, which the record names if the evaluated model is the reference itself.
+    """
     reference, name, kept_reference = _reference(target, rows, references) or (found, "torch-fp32", kept)
     agreement = evaluation.agreement(found, reference, target.resolved.head, name=name)
     changed = evaluation.changed_rows(found, reference, rows.texts, target.resolved.head)
@@ -243,10 +255,10 @@ def _agreement(target: Target, rows: Rows, references: Values, found: Prediction
 
 
 def _reference(target: Target, rows: Rows, references: Values) -> tuple[Predictions, str, FileDigest] | None:
-    """Return the predictions of the FP32 reference for these rows, its name, and the file that keeps them.
+    """Return the predictions of the FP32 reference for these rows, its name, and the file in which they are saved.
 
-    None if the target is the reference itself. The reference of a shrunk checkpoint is its original. The predictions of
-    an earlier run are reused if model, rows, labels and length are the same.
+    The result is None if the target is the reference itself. A shrunk checkpoint has the original model as reference.
+    Saved predictions are reused if the model, the rows, the labels and the truncation length are the same.
     """
     original = find_original(target)
     if target.is_reference and not original:
@@ -268,7 +280,10 @@ def _reference(target: Target, rows: Rows, references: Values) -> tuple[Predicti
 
 
 def demo(*, output: Path | None = None, tell: Callable[[str], None] = log.info) -> DemoRecord:
-    """Build, evaluate and report the built-in model on its data, in INT8."""
+    """Build the built-in model in INT8, evaluate it on its own data, and write a report in Markdown and in HTML.
+
+    `output` is the folder of the bundle, with the default of a build.
+    """
     options = {"model": "demo", "task": "demo", "precision": "int8"}
     options |= {"output": str(output)} if output else {}
     built = build(Recipe.make(options), log=tell)
