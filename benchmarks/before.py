@@ -1,8 +1,8 @@
-"""An earlier version of this project as a contender, INT8 on ONNX Runtime.
+"""A contender of `make bench`: INT8 on ONNX Runtime, as an earlier version of this project builds and runs it.
 
-It runs in a process that imports the packages of an earlier checkout. That version builds its own bundle from the same
-recipe and runs its own contender "ort INT8". Texts and logits cross two pipes as lines of JSON, and the time for this
-counts as the earlier version's.
+The earlier version runs in a process of its own, which imports the packages of an earlier checkout. It builds its own
+bundle from the same recipe and runs its own contender "ort INT8". Texts and logits pass between the two processes as
+lines of JSON, and the time for this is part of the earlier version's time.
 """
 
 import json
@@ -22,17 +22,20 @@ if TYPE_CHECKING:  # the process of the earlier version imports its own
     from toolchain.recipe import Recipe
 
 NAME = "ort INT8"
-# What the earlier version is told of the recipe; it has its own defaults for all else.
+# Fields of the recipe that the earlier version gets. For all other fields it uses its own defaults.
 FIELDS = ("model", "task", "data", "max_length", "calib_method")
 Answer = tuple[NDArray[np.float32], float | None]
 
 
 @contextmanager
 def earlier(checkout: Path, recipe: "Recipe", folder: Path) -> "Iterator[Callable[[list[Text]], Answer]]":
-    """Yield a function from texts to float32 logits [rows, classes] and the seconds within the runtime.
+    """Start the earlier version in `checkout`, and yield a function that runs it on texts.
+
+    The function returns float32 logits [rows, classes], and the seconds spent within ONNX Runtime. The earlier version
+    builds its bundle in `folder`.
 
     Raises:
-        RuntimeError: the earlier version ends before it has answered; its own message is on stderr.
+        RuntimeError: the process of the earlier version ended without returning logits; its own message is on stderr.
     """
     chosen = {name: getattr(recipe, name) for name in FIELDS}
     paths = os.pathsep.join(map(str, (checkout.resolve(), checkout.resolve() / "benchmarks")))
@@ -52,7 +55,7 @@ def earlier(checkout: Path, recipe: "Recipe", folder: Path) -> "Iterator[Callabl
         sent.flush()
         line = received.readline()
         if not line:
-            raise RuntimeError(f"{checkout}: the earlier version ended with exit code {process.wait()}.")
+            raise RuntimeError(f"{checkout}: its process ended with exit code {process.wait()}. Its message is above.")
         found = json.loads(line)
         return np.array(found["logits"], np.float32), found["runtime_s"]
 
@@ -65,7 +68,11 @@ def earlier(checkout: Path, recipe: "Recipe", folder: Path) -> "Iterator[Callabl
 
 
 def answer(chosen: dict[str, str | int | None], folder: Path, texts: TextIO, logits: TextIO) -> None:
-    """Build the bundle, then answer each line of texts with a line of logits, in the earlier version's process."""
+    """Build the bundle, and for each line of `texts` write one line to `logits`. Runs in the earlier version's process.
+
+    A line of `texts` is a JSON list of rows. The line that is written has the logits of these rows, and the seconds
+    within the runtime.
+    """
     from contenders import CONTENDERS
     from workload import make
 
@@ -80,7 +87,7 @@ def answer(chosen: dict[str, str | int | None], folder: Path, texts: TextIO, log
 
 
 if __name__ == "__main__":
-    # Standard output carries the logits alone: what else is printed there goes to stderr.
+    # Standard output carries only the logits. Everything else that is printed goes to stderr.
     output = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     answer(json.loads(sys.argv[1]), Path(sys.argv[2]), sys.stdin, output)

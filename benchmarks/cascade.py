@@ -1,8 +1,10 @@
-"""What a cascade with a lexical first stage saves, and what it costs in accuracy, on rows that nothing was chosen on.
+"""Throughput and accuracy of a cascade with a lexical first stage, compared with its second stage alone.
 
-The demo: its generator makes rows for the threshold and others for the figures. sst2, if ../shared has it: its
-validation rows serve for both, and its second stage is an INT8 bundle. Rows per second are of the evaluator, from text
-to logits, with and without the first stage in interleaved rounds.
+The first stage is TF-IDF with logistic regression, the second an INT8 bundle. A row goes to the second stage only if
+the first is unsure of its label, which a threshold decides. On the demo, the threshold is chosen on some generated
+rows, and the figures are measured on others. On sst2, which runs if ../shared has it, both use the validation rows.
+Rows/s are those of the evaluator, from text to logits; the cascade and the second stage alone run in interleaved
+rounds.
 """
 
 import argparse
@@ -26,19 +28,23 @@ from toolchain.runtimes import open_runtime
 from toolchain.runtimes.batched import run_texts
 from toolchain.workflow import evaluate
 
-FASTER, TOKENS, DROP = "rows/s of the cascade / the second stage", "share of tokens passed on", "points below it"
+FASTER, TOKENS = "rows/s of the cascade / the second stage", "share of tokens passed on to the second stage"
+DROP = "points below the second stage"
 
 TARGETS = {
     "sst2": (Target(f"sst2: {FASTER}", 1.6), Target(f"sst2: {TOKENS}", 0.55, most=True)),
     "demo": (Target(f"demo: {DROP}", 0.5, most=True),),
 }
 
-# Seeds of the generator that neither the demo's train rows nor its validation rows have.
+# Seeds of the generator. The demo's train and validation rows were generated with other seeds.
 THRESHOLD_SEED, FIGURES_SEED = 101, 102
 
 
 def generated(folder: Path, rows: int) -> Path:
-    """Write rows for the threshold (train.tsv of choose/) and others for the figures (validation.tsv); return it."""
+    """Write `rows` rows for the threshold to choose/train.tsv and others for the figures to validation.tsv.
+
+    Returns `folder`, which contains both files.
+    """
     drawn = {seed: generate("validation", rows, seed) for seed in (THRESHOLD_SEED, FIGURES_SEED)}
     known = {row.sentence for row in drawn[THRESHOLD_SEED]}
     fresh = [row for row in drawn[FIGURES_SEED] if row.sentence not in known]
@@ -51,7 +57,11 @@ def generated(folder: Path, rows: int) -> Path:
 def measure(
     name: str, big: Path, place: Path, values: RecipeValues, data: Path | None, rounds: int
 ) -> dict[str, float]:
-    """Make a cascade, evaluate both on the rows of `data` or the bundle's own, and return the figures by name."""
+    """Make a cascade of the bundle `big` in the folder `place`, evaluate both, and return the figures by name.
+
+    `values` are further options of `toolchain cascade`. The figures are measured on the validation rows of `data`, or
+    without `data` on those of the bundle's recipe. Returns no figures, and prints why, if no cascade passes its gate.
+    """
     try:
         record = make({"device": "cpu", **values}, place, big=big, small=None)["cascade"]
     except GateError as error:
@@ -65,7 +75,7 @@ def measure(
         FASTER: _faster(big, place, choices, rounds),
         TOKENS: cascade["passed_on_tokens"],
         DROP: 100 * (alone["metrics"][metric] - both["metrics"][metric]),
-        "runtime of the cascade / the second stage, when it was made": record["cost_ratio"],
+        "time of the cascade / the second stage, measured when it was made": record["cost_ratio"],
         "rows": float(both["n"]),
     }
     return {f"{name}: {key}": value for key, value in figures.items()}
@@ -88,12 +98,20 @@ def _faster(big: Path, place: Path, choices: RecipeValues, rounds: int) -> float
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure the cascades of the demo and of sst2, and print the figures and whether they meet their targets."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7, metavar="N")
-    parser.add_argument("--rows", type=int, default=5000, metavar="N", help="rows of the generator, for each purpose")
+    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="interleaved rounds (default 7)")
+    parser.add_argument(
+        "--rows",
+        type=int,
+        default=5000,
+        metavar="N",
+        help="generated rows for the threshold, and as many for the figures",
+    )
     parser.add_argument("--only", nargs="+", default=["demo", "sst2"], choices=("demo", "sst2"))
-    parser.add_argument("--bundle", type=Path, metavar="DIR", help="INT8 bundle of sst2 (default: one is built)")
+    parser.add_argument(
+        "--bundle", type=Path, metavar="DIR", help="second stage for sst2, an INT8 bundle (default: build one)"
+    )
     args = parser.parse_args()
     found: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as name:

@@ -1,8 +1,9 @@
-"""The contenders of `make bench`: each is a context manager that yields a pass, which turns texts into logits.
+"""The contenders of `make bench`: the runtimes and quantizers that are compared on the same rows.
 
-To add one, add a function here and its line in CONTENDERS; where it needs a package that is missing, it raises LeftOut.
-All but the pipelines run through this evaluator: the same tokens, batches (sorted by length, unless the workload keeps
-the order of the file) and number of threads.
+A contender is a context manager that yields a function from texts to a `Pass`. To add one, add a function here and its
+line in CONTENDERS; the function raises LeftOut if a package that it needs is missing. All contenders except the two
+pipelines run through this project's evaluator: they have the same tokens, the same batches (sorted by length, unless
+the workload keeps the order of the file) and the same number of threads.
 """
 
 import sys
@@ -36,12 +37,12 @@ DYNAMIC = "ort dynamic INT8"
 
 
 class LeftOut(Exception):  # noqa: N818  # it is not an error
-    """A contender cannot run here; the message says why."""
+    """Raised by a contender that cannot run on this machine or with these options. The message says why."""
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass over the rows: float32 logits [rows, classes], and the seconds within the runtime if they are known."""
+    """The result of a pass over all rows: float32 logits [rows, classes], and the seconds in the runtime, if known."""
 
     logits: NDArray[np.float32]
     runtime_s: float | None = None
@@ -52,7 +53,11 @@ Opened = AbstractContextManager[Contender]
 
 
 def in_batches(workload: Workload, infer: Infer) -> Contender:
-    """Return a pass that runs a runtime through this evaluator, or in the pipeline's batches."""
+    """Return a contender that tokenises texts and runs them in batches with the open runtime `infer`.
+
+    Batches are sorted by length, as in `toolchain eval`. If the workload keeps the order of the file, they have
+    PIPELINE_BATCH rows in that order, as the pipeline's batches have.
+    """
     # A window of rows is sorted by length, so a window of one batch keeps the order of the file.
     cut = {"window": PIPELINE_BATCH, "max_slots": sys.maxsize} if workload.file_order else {"max_slots": BUDGET}
 
@@ -64,7 +69,10 @@ def in_batches(workload: Workload, infer: Infer) -> Contender:
 
 
 def in_file_order(workload: Workload, pipe: Any) -> Contender:
-    """Return a pass that calls a transformers pipeline in the usual way; only the best label of a row has a score."""
+    """Return a contender that calls a transformers pipeline on the texts, PIPELINE_BATCH at a time in their order.
+
+    A pipeline returns the score of the best label only, so the logits of the other labels are set to 0.
+    """
     columns = {name: index for index, name in enumerate(workload.resolved.source.labels)}
 
     def once(texts: list[Text]) -> Pass:
@@ -79,7 +87,7 @@ def in_file_order(workload: Workload, pipe: Any) -> Contender:
 
 @contextmanager
 def pipeline(workload: Workload) -> Iterator[Contender]:
-    """Yield `transformers.pipeline` in FP32."""
+    """Yield the contender `transformers.pipeline` in FP32 on the CPU. It is the baseline."""
     import torch
     from transformers import pipeline as make
 
@@ -90,67 +98,72 @@ def pipeline(workload: Workload) -> Iterator[Contender]:
 
 @contextmanager
 def ours_torch(workload: Workload, precision: str) -> Iterator[Contender]:
-    """Yield the checkpoint on PyTorch, on the CPU."""
+    """Yield the contender that runs the checkpoint in PyTorch on the CPU, in this precision."""
     with open_runtime("torch", workload.resolved.source, device="cpu", precision=precision) as infer:
         yield in_batches(workload, infer)
 
 
 @contextmanager
 def ort(workload: Workload, graph: Callable[[Workload], Path]) -> Iterator[Contender]:
-    """Yield a graph on ONNX Runtime."""
+    """Yield the contender that runs a graph in ONNX Runtime on the CPU. `graph(workload)` returns the graph's file."""
     with open_runtime("ort", graph(workload), device="cpu") as infer:
         yield in_batches(workload, infer)
 
 
 def ours_ort(file: str) -> Callable[[Workload], Opened]:
-    """Return a function that opens a graph of the bundle."""
+    """Return an entry of CONTENDERS that runs this file of the workload's bundle in ONNX Runtime."""
     return partial(ort, graph=of_bundle(file))
 
 
 @contextmanager
 def before(workload: Workload) -> Iterator[Contender]:
-    """Yield INT8 on ONNX Runtime in the earlier version of this project that `--before` names."""
+    """Yield the contender that runs INT8 in ONNX Runtime with an earlier version of this project (`--before`)."""
     if workload.before is None:
-        raise LeftOut("no earlier version is named: --before CHECKOUT")
+        raise LeftOut("no earlier version of this project is given. Name a checkout with --before CHECKOUT.")
     if not (workload.before / "benchmarks/contenders.py").is_file():
-        raise LeftOut(f"{workload.before} has no benchmarks/contenders.py; name a checkout of this project")
+        raise LeftOut(
+            f"--before {workload.before}: no benchmarks/contenders.py there. Give a checkout of this project."
+        )
     if workload.file_order:
-        raise LeftOut("the earlier version sorts its batches by length; leave out --file-order")
+        raise LeftOut("the earlier version always sorts by length. Run without --file-order to include it.")
     with earlier(workload.before, workload.resolved.recipe, workload.folder / "before") as ask:
         yield lambda texts: Pass(*ask(texts))
 
 
 def ort_dynamic(workload: Workload) -> Path:
-    """Return our graph after ONNX Runtime's own dynamic quantization."""
+    """Return the file of our FP32 graph after dynamic quantization by ONNX Runtime's own tool."""
     return quantized.dynamic(workload.bundle / "model.onnx", workload.folder / "dynamic.onnx")
 
 
 def ort_static(workload: Workload, method: str) -> Path:
-    """Return our graph after ONNX Runtime's own static quantization, with the same calibration rows as ours."""
+    """Return the file of our FP32 graph after static quantization by ONNX Runtime's own tool.
+
+    `method` is the range method, `minmax` or `percentile`. The calibration rows are those of our own INT8 graph.
+    """
     tokens = workload.resolved.encode(workload.resolved.calibration_rows.texts)
     return quantized.static(workload.bundle / "model.onnx", workload.folder / f"{method}.onnx", tokens, method=method)
 
 
 def of_transformers(workload: Workload) -> Path:
-    """Return the graph of transformers' own exporter with its fusions for CPUs, after its dynamic quantization."""
+    """Return the file of a graph that transformers' own exporter made, with its fusions for CPUs and dynamic INT8."""
     batch = workload.resolved.encode(workload.resolved.calibration_rows.texts).batch(np.arange(2))
     return quantized.by_transformers(workload.resolved.source.folder, batch, workload.folder / "transformers")
 
 
 @contextmanager
 def torchao(workload: Workload) -> Iterator[Contender]:
-    """Yield the checkpoint on PyTorch with dynamic INT8 by torchao, compiled by inductor."""
+    """Yield the contender that runs the checkpoint in PyTorch with torchao's dynamic INT8, compiled by inductor."""
     try:
         import torchao  # noqa: F401
     except ImportError:
-        raise LeftOut("torchao is not installed: pip install torchao") from None
+        raise LeftOut("torchao is not installed. Install it: pip install torchao.") from None
     with open_runtime("torch", workload.resolved.source, device="cpu", precision="int8", compiled=True) as infer:
         yield in_batches(workload, infer)
 
 
 @contextmanager
 def openvino(workload: Workload, graph: Callable[[Workload], Path]) -> Iterator[Contender]:
-    """Yield a graph on OpenVINO."""
+    """Yield the contender that runs a graph in OpenVINO. `graph(workload)` returns the graph's file."""
     with ExitStack() as opened:
         try:
             infer = opened.enter_context(open_runtime("openvino", graph(workload)))
@@ -161,12 +174,12 @@ def openvino(workload: Workload, graph: Callable[[Workload], Path]) -> Iterator[
 
 @contextmanager
 def nncf(workload: Workload) -> Iterator[Contender]:
-    """Yield our float graph after NNCF's post-training quantization, on OpenVINO, as NNCF's user runs it."""
+    """Yield the contender that quantizes our FP32 graph with NNCF (post-training) and runs the result in OpenVINO."""
     try:
         import nncf
         from openvino import Core
     except ImportError as error:
-        raise LeftOut(f"{error.name} is not installed: pip install nncf openvino") from None
+        raise LeftOut(f"{error.name} is not installed. Install both: pip install nncf openvino.") from None
     tokens = workload.resolved.encode(workload.resolved.calibration_rows.texts)
     rows = [tokens.batch(np.array([row])) for row in range(len(tokens))]
     core, dataset = Core(), nncf.Dataset(rows)
@@ -182,21 +195,21 @@ def nncf(workload: Workload) -> Iterator[Contender]:
 
 
 def of_bundle(file: str) -> Callable[[Workload], Path]:
-    """Return a function from a workload to a graph of its bundle."""
+    """Return a function that takes a workload and returns the path of this file in the workload's bundle."""
     return lambda workload: workload.bundle / file
 
 
 @contextmanager
 def optimum(workload: Workload) -> Iterator[Contender]:
-    """Yield `transformers.pipeline` over Optimum's model on ONNX Runtime, which Optimum exports itself."""
+    """Yield the contender `transformers.pipeline` with a model that Optimum exports and runs in ONNX Runtime."""
     try:
         from optimum.onnxruntime import ORTModelForSequenceClassification
     except ImportError as error:
         found, here = version_of("optimum-onnx"), version_of("transformers")
         why = (
-            f"optimum-onnx {found} does not import beside transformers {here}: {error}"
+            f"optimum-onnx {found} cannot be imported together with transformers {here}: {error}"
             if found
-            else (f"Optimum is not installed: optimum-onnx 0.1.0 needs transformers below 4.58, and this is {here}")
+            else (f"Optimum is not installed. optimum-onnx 0.1.0 needs transformers below 4.58; installed is {here}.")
         )
         raise LeftOut(why) from None
     import onnxruntime

@@ -1,8 +1,8 @@
-"""What `toolchain shrink` keeps of the accuracy of sst2, and how much faster the result is, in FP32 and INT8.
+"""Accuracy and throughput of a model that `toolchain shrink` made from sst2's, in FP32 and INT8.
 
-Rows per second are of the evaluator with ONNX Runtime, from text to logits, in interleaved rounds. With several seeds,
-the accuracy in FP32 is their mean; rows per second and the accuracy in INT8 are of seed 0. `--checkpoint
-DIR` takes a result of `toolchain shrink` instead of making one.
+Rows/s are those of the evaluator with ONNX Runtime, from text to logits; the original and the shrunk model run in
+interleaved rounds. With several seeds, the accuracy in FP32 is the mean over the seeds; the rows/s and the accuracy in
+INT8 are measured with seed 0 only. `--checkpoint DIR` measures a model that `toolchain shrink` made before.
 """
 
 import argparse
@@ -33,7 +33,8 @@ BIG = {
     "data": str(SHARED / "glue/sst2"),
     "device": "cpu",
 }
-ACCURACY, FP32, INT8 = "accuracy of the result", "rows/s in FP32 / the original's", "rows/s in INT8 / the original's"
+ACCURACY = "accuracy of the shrunk model"
+FP32, INT8 = "rows/s in FP32 / the original's", "rows/s in INT8 / the original's"
 TARGETS = {
     "ffn": (Target(ACCURACY, 0.875), Target(FP32, 1.35), Target(INT8, 1.25)),
     "layers": (Target(ACCURACY, 0.865), Target(FP32, 1.8)),
@@ -41,12 +42,12 @@ TARGETS = {
 
 
 def made(options: Options, seed: int, folder: Path) -> ShrinkRecord:
-    """Shrink sst2's model into `folder` and return the record."""
+    """Shrink sst2's model with this seed, write the checkpoint into `folder`, and return the record of `shrink`."""
     return shrink({**BIG, "seed": seed}, options, folder, tell=print)["shrink"]
 
 
 def bundles(checkpoint: Path, folder: Path) -> dict[str, Path]:
-    """Build a checkpoint in FP32 and INT8 below `folder`; return the bundles by precision."""
+    """Build a bundle in FP32 and one in INT8 from a checkpoint, below `folder`; return precision -> bundle."""
     for precision in ("fp32", "int8"):
         output = folder / precision
         build(
@@ -56,7 +57,11 @@ def bundles(checkpoint: Path, folder: Path) -> dict[str, Path]:
 
 
 def faster(original: dict[str, Path], shrunk: dict[str, Path], rounds: int) -> dict[str, float]:
-    """Return the ratio of rows per second in each precision; print the least and the most over the rounds."""
+    """Return the rows/s of the shrunk model divided by those of the original, in FP32 and in INT8.
+
+    `original` and `shrunk` map a precision to its bundle. A ratio is the median over the rounds. The smallest and the
+    largest ratio of a round are printed.
+    """
     places = {
         f"{kind} {name}": place
         for kind, all_ in (("original", original), ("shrunk", shrunk))
@@ -79,14 +84,23 @@ def faster(original: dict[str, Path], shrunk: dict[str, Path], rounds: int) -> d
 
 
 def main() -> None:
-    """Measure and print."""
+    """Shrink the model with each seed, or take --checkpoint; print the figures and whether they meet their targets."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=TARGETS, default="ffn", help="half the feed-forward, or three of six layers")
-    parser.add_argument("--minutes", type=float, metavar="M", help="minutes of training for each seed (default 15)")
-    parser.add_argument("--steps", type=int, metavar="N", help="steps of training instead")
-    parser.add_argument("--seeds", type=int, default=3, metavar="N")
-    parser.add_argument("--rounds", type=int, default=7, metavar="N")
-    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="a result of `toolchain shrink`")
+    parser.add_argument(
+        "--only",
+        choices=TARGETS,
+        default="ffn",
+        help="what to shrink: ffn halves the feed-forward width, layers keeps 3 of 6 layers",
+    )
+    parser.add_argument(
+        "--minutes", type=float, metavar="M", help="training time for each seed, in minutes (default 15)"
+    )
+    parser.add_argument("--steps", type=int, metavar="N", help="training steps for each seed; use instead of --minutes")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="number of seeds (default 3)")
+    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="interleaved rounds (default 7)")
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="DIR", help="measure this checkpoint, made by `toolchain shrink`"
+    )
     args = parser.parse_args()
     cuts = {"ffn": {"ffn": 0.5}, "layers": {"layers": 3}}[args.only]
     with tempfile.TemporaryDirectory() as name:
@@ -94,7 +108,7 @@ def main() -> None:
         checkpoint = args.checkpoint or folder / "0"
         if args.checkpoint:
             record = read_shrink(checkpoint)
-            assert record, f"{checkpoint} has no shrink.json"
+            assert record, f"{checkpoint}: it has no shrink.json. Give a checkpoint made by toolchain shrink."
             records = [record]
         else:
             options = Options(**cuts, steps=args.steps, minutes=args.minutes)

@@ -1,11 +1,12 @@
-"""Prompt and step times of a language model's graphs in turn, as ratios to FP32; seconds a token by batch size.
+"""Time of the prompt and of one decoding step for a language model's graphs, as ratios to FP32; time by batch size.
 
     python benchmarks/generation.py BUNDLE... [--prompt-tokens 64] [--new-tokens 24] [--rounds 7] [--batch-sizes 1,8]
 
-BUNDLE are bundles of one checkpoint in several precisions (`toolchain build --task lm`); FP32 is the model.onnx of the
-first. Each round runs every graph once, so that a slow moment meets all of them. A ratio is that of medians; beside it
-stand the least and the largest ratio of a round. With --batch-sizes, each graph runs equal prompts in batches of these
-sizes in turn, and the ratios are the times a token of the first size over those of the others.
+The bundles are of one checkpoint in several precisions (`toolchain build --task lm`). FP32 is the model.onnx of the
+first bundle. Each round runs every graph once, so that a slow phase of the machine affects all graphs. A ratio is the
+median time of FP32 divided by that of the graph: above 1, the graph is faster. The output also has the smallest and the
+largest ratio within a round. With --batch-sizes, each graph instead runs batches of equal prompts, and a ratio is the
+time per token at the first batch size divided by the time per token at this one.
 """
 
 import argparse
@@ -23,7 +24,7 @@ Ids = NDArray[np.int64]
 
 
 def main() -> None:
-    """Measure, and print one JSON object."""
+    """Measure the bundles, and print one JSON object: graph -> its times and ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundles", nargs="+", type=Path)
     for name, value in (("--prompt-tokens", 64), ("--new-tokens", 24), ("--rounds", 7)):
@@ -44,7 +45,11 @@ def main() -> None:
 
 
 def by_batch(session: Session, ids: Ids, sizes: list[int], new: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Return the times of a token of each batch size, ms, in steps and in all, and their ratios to the first size."""
+    """Return, for each batch size, the time per token in ms and its ratio to the first batch size.
+
+    Both are given for a decoding step alone (`step`), and for the whole generation with the prompt (`whole`). `new` is
+    the number of tokens that are generated after each prompt.
+    """
     batches = {
         size: PromptBatch(np.repeat(ids, size, axis=0), np.ones((size, ids.shape[1]), np.int64)) for size in sizes
     }
@@ -68,7 +73,7 @@ def by_batch(session: Session, ids: Ids, sizes: list[int], new: int, rounds: int
 
 
 def compare(graphs: dict[str, Session], batch: PromptBatch, *, new: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Return the times of each graph, ms, and how many times faster than FP32 it is."""
+    """Return the prompt time and the step time of each graph in ms, and FP32's times divided by them."""
     prompts: dict[str, list[float]] = {name: [] for name in graphs}
     steps: dict[str, list[float]] = {name: [] for name in graphs}
     for turn in range(rounds + 1):

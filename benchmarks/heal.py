@@ -1,10 +1,11 @@
-"""What `toolchain heal` does to INT8 bundles of GLUE's models: the distance from FP32, the drop, and the minutes.
+"""What `toolchain heal` changes in INT8 bundles of GLUE's models: distance from FP32, drop of the metric, minutes.
 
-Each bundle is built with `--calib-method` and healed once for each seed, also where its gate passes. The seed chooses
-the rows that the weights are rounded on, those that choose the bias and those that are held out. The distance is over
-held-out train rows, and the drop over the validation rows, of both INT8 graphs; neither are rows that were learnt from.
-A graph that heal did not help has the figures of before, and `kept` says why. A seed that heal refuses has no drop;
-`refused` says why.
+For each task and range method, a bundle is built without its gate and healed once for each seed, even if its gate would
+pass. The seed draws three sets of train rows: rows that the weights are rounded on, rows that choose the correction of
+the bias, and hold-out rows. For both INT8 graphs, the distance of the logits from FP32's is measured on the hold-out
+rows, and the drop of the metric on the validation rows. heal learns from neither. If heal does not help a graph, the
+graph keeps its weights and so its figures, and `kept` gives the reason. If heal helps no graph, it refuses the bundle:
+there is no drop, and `refused` gives the reason.
 
     python benchmarks/heal.py --tasks mrpc --methods auto entropy --seeds 3
 """
@@ -31,8 +32,9 @@ from toolchain.records.heal import Healed
 from toolchain.runtimes.environment import describe
 
 MAX_DROP = 0.5
-WORSE, FURTHER = "graphs that fail their gate only afterwards", "bundles without a graph that is nearer to FP32"
-DROP, LONGEST = "largest drop of a graph for CPUs, points", "minutes of the longest"
+WORSE = "graphs that fail their gate after healing but not before"
+FURTHER = "healings that improved no INT8 graph"
+DROP, LONGEST = "largest drop of a graph for CPUs, points", "minutes of the longest healing"
 TARGETS = (
     Target(WORSE, 0, most=True),
     Target(FURTHER, 0, most=True),
@@ -42,7 +44,10 @@ TARGETS = (
 
 
 def built(task: str, method: str, folder: Path) -> Path:
-    """Build a task's model in INT8 with a range method, without its gate, if it is not there; return the bundle."""
+    """Return the bundle of a task's model in INT8 with this range method, in `folder`. Build it if it is not there.
+
+    The build runs without the gate.
+    """
     place = folder / f"{task}-{method}"
     if (place / MANIFEST).exists():
         return place
@@ -57,7 +62,10 @@ def built(task: str, method: str, folder: Path) -> Path:
 
 
 def healed(bundle: Path, seed: int, folder: Path) -> tuple[Healed | str, float]:
-    """Heal a copy of a bundle; return what `heal` found, or why it came no nearer, and the minutes it took."""
+    """Heal a copy of a bundle in `folder`; return the result of `heal` and the minutes that it took.
+
+    If heal refuses the bundle, because it improved no INT8 graph, the result is its message.
+    """
     place = shutil.copytree(bundle, folder / f"{bundle.name}-{seed}")
     start_s = time.monotonic()
     try:
@@ -68,10 +76,13 @@ def healed(bundle: Path, seed: int, folder: Path) -> tuple[Healed | str, float]:
 
 
 def line(found: Healed | str) -> dict[str, object]:
-    """Return the figures of one healing, before and after, by graph; or why it was refused."""
+    """Return the figures of one healing that are printed: distances and verdicts of each graph before and after it.
+
+    For a healing that was refused, return only its message.
+    """
     if isinstance(found, str):
         return {"refused": found}
-    assert found["heal"] is not None, "a healing is forced"
+    assert found["heal"] is not None, "heal was called with force, so it cannot skip the bundle"
     moved = {
         file: [Distance(**one[at]).rank for at in ("before", "after")]
         for file, one in found["heal"]["distance"].items()
@@ -85,7 +96,7 @@ def line(found: Healed | str) -> dict[str, object]:
 
 
 def figures(found: Healed | str, minutes: float) -> dict[str, float]:
-    """Return what the targets judge, of one healing; one that was refused has no drop."""
+    """Return the figures of one healing that have a target. A healing that was refused has no drop."""
     if isinstance(found, str):
         return {WORSE: 0, FURTHER: 1, LONGEST: minutes}
     before, after = found["before"], found["gate"]
@@ -98,7 +109,7 @@ def figures(found: Healed | str, minutes: float) -> dict[str, float]:
 
 
 def together(each: list[dict[str, float]]) -> dict[str, float]:
-    """Return the figures of all healings: of the counts their sum, and of the others the largest."""
+    """Return the figures of all healings together: the sum of each count, and the largest of each other figure."""
     names = {name: (sum if name in (WORSE, FURTHER) else max) for one in each for name in one}
     return {name: merge(one[name] for one in each if name in one) for name, merge in names.items()}
 
@@ -108,13 +119,15 @@ def _fails(comparison: NamedComparison) -> bool:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Heal a bundle for each task, range method and seed; print each result, and whether the targets are met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", default=["mrpc", "sst2", "stsb"], metavar="TASK")
-    parser.add_argument("--methods", nargs="+", default=["auto"], metavar="METHOD", help="of calibration")
-    parser.add_argument("--seeds", type=int, default=3, metavar="N")
+    parser.add_argument("--tasks", nargs="+", default=["mrpc", "sst2", "stsb"], metavar="TASK", help="tasks of GLUE")
     parser.add_argument(
-        "--keep", type=Path, metavar="DIR", help="folder of the bundles, which a later call takes again"
+        "--methods", nargs="+", default=["auto"], metavar="METHOD", help="range methods (--calib-method)"
+    )
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="number of seeds (default 3)")
+    parser.add_argument(
+        "--keep", type=Path, metavar="DIR", help="folder for the built bundles; a later call uses them again"
     )
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="also write the figures as JSON")
     args = parser.parse_args()

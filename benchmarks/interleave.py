@@ -1,4 +1,7 @@
-"""Interleaved rounds of contenders, so that a machine that slows down slows all of them alike."""
+"""Timing of contenders in interleaved rounds, so that a machine that slows down affects all of them alike.
+
+A contender is any function to be timed against others.
+"""
 
 import random
 import statistics
@@ -12,7 +15,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Timed(Generic[T]):
-    """The result of one call, and its seconds."""
+    """One timed call: its wall time in seconds, and the value that it returned."""
 
     wall_s: float
     gave: T
@@ -20,7 +23,7 @@ class Timed(Generic[T]):
 
 @dataclass(frozen=True)
 class Ratio:
-    """The ratio of two times: the median over rounds, and the least and the most."""
+    """The ratio of two contenders' times: its median over the rounds, its smallest and its largest value."""
 
     median: float
     low: float
@@ -28,7 +31,10 @@ class Ratio:
 
 
 def interleaved(contenders: dict[str, Callable[[], T]], rounds: int) -> dict[str, list[Timed[T]]]:
-    """Call each contender once a round, in random order, after a warm-up round that is not counted."""
+    """Call each contender once per round in random order; return name -> its timed calls, one for each round.
+
+    A warm-up round comes first and is not returned.
+    """
     calls: dict[str, list[Timed[T]]] = {name: [] for name in contenders}
     generator = random.Random(0)
     for number in range(rounds + 1):
@@ -42,6 +48,6 @@ def interleaved(contenders: dict[str, Callable[[], T]], rounds: int) -> dict[str
 
 
 def ratio(slow: Sequence[Timed[T]], fast: Sequence[Timed[T]]) -> Ratio:
-    """Return the ratio of the times of `slow` to those of `fast`, taken within each round."""
+    """Return the ratio of the time of `slow` to the time of `fast`, computed within each round."""
     within = [one.wall_s / other.wall_s for one, other in zip(slow, fast, strict=True)]
     return Ratio(statistics.median(within), min(within), max(within))

@@ -1,6 +1,7 @@
-"""The cost of measuring energy: throughput with and without it, interleaved, and the polling thread's share of a core.
+"""How much measuring energy slows inference down, and how much of a CPU core the thread that polls NVML uses.
 
-Without an NVIDIA driver, NVML is the scripted library of tests/nvml, whose calls cost less than a driver's.
+Throughput with and without the measurement is compared in interleaved intervals. On a machine without an NVIDIA driver,
+the scripted NVML of tests/nvml takes its place; its calls take less time than a driver's.
 """
 
 import contextlib
@@ -32,7 +33,7 @@ ROWS, PAIRS = 512, 130
 
 @contextlib.contextmanager
 def open_any_meter() -> Iterator[tuple[EnergyMeter, str]]:
-    """Yield a meter of this machine's GPU or of the scripted one, and its name."""
+    """Yield an open energy meter and the name of its NVML, which is `scripted NVML` on a machine without a driver."""
     try:
         with open_nvml():
             name = "NVML"
@@ -44,7 +45,7 @@ def open_any_meter() -> Iterator[tuple[EnergyMeter, str]]:
 
 
 def load_scripted() -> None:
-    """Compile the scripted library, and load it into this process under the name that nvidia-ml-py looks for."""
+    """Compile the scripted NVML, and load it into this process under the file name that nvidia-ml-py looks for."""
     with tempfile.TemporaryDirectory() as folder:
         made, scenario = Path(folder) / "libnvidia-ml.so.1", Path(folder) / "scenario"
         scenario.write_text(SCENARIO)
@@ -55,9 +56,9 @@ def load_scripted() -> None:
 
 
 def metering_cost(workload: Workload) -> dict[str, float]:
-    """Return the figures of `compare` on the INT8 graph.
+    """Return the figures of `compare` for the INT8 graph in ONNX Runtime on the CPU.
 
-    The scripted NVML stays in the process, which then appears to have a GPU.
+    If the scripted NVML is loaded, it stays loaded: from then on this process appears to have a GPU.
     """
     tokens = workload.resolved.encode(workload.rows("validation").texts[:ROWS])
     with open_runtime("ort", workload.bundle / "model.int8.cpu.onnx", device="cpu") as infer:
@@ -66,9 +67,11 @@ def metering_cost(workload: Workload) -> dict[str, float]:
 
 
 def compare(infer: Infer, work: list[Piece], *, pairs: int) -> dict[str, float]:
-    """Return rows/s with polling to without, its standard error, and the polling thread's share of a core.
+    """Return the ratio of rows/s with polling to rows/s without, its standard error, and the CPU use of the poller.
 
-    One load runs throughout; intervals with and without polling alternate in random order within it.
+    `work` runs without interruption while `pairs` pairs of intervals pass, one with and one without polling, in random
+    order. The ratio is the median over the pairs. The CPU use is the polling thread's CPU time over wall time, as a
+    fraction of one core.
     """
     done: dict[bool, list[float]] = {True: [], False: []}
     shares: list[float] = []

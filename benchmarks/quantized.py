@@ -1,4 +1,4 @@
-"""INT8 graphs by ONNX Runtime's own quantization tools, on our export and on that of transformers."""
+"""INT8 graphs that ONNX Runtime's own quantization tools make from our export and from that of transformers."""
 
 import io
 import logging
@@ -27,14 +27,21 @@ STRIDE = 1
 
 
 def dynamic(model: Path, made: Path) -> Path:
-    """Quantize weights per output channel ahead of time, and activations at run time; return the file."""
+    """Quantize a graph dynamically, write it to `made`, and return that path.
+
+    Weights are INT8 with a scale for each output channel; activations are quantized at run time.
+    """
     with silent():
         quantize_dynamic(plain(model), made, per_channel=True, weight_type=QuantType.QInt8)
     return made
 
 
 def static(model: Path, made: Path, tokens: Tokens, *, method: str) -> Path:
-    """Quantize to Q/DQ with uint8 activations, which a CPU runs fast, by ranges of these rows; return the file."""
+    """Quantize a graph statically, write it to `made`, and return that path.
+
+    The result has Q/DQ nodes with INT8 weights and uint8 activations, the form that is fast on CPUs. The calibration
+    ranges come from the rows in `tokens`, by `method`: `minmax` or `percentile`.
+    """
     with silent():
         quantize_static(
             plain(model),
@@ -51,10 +58,10 @@ def static(model: Path, made: Path, tokens: Tokens, *, method: str) -> Path:
 
 
 def by_transformers(checkpoint: Path, batch: Batch, folder: Path) -> Path:
-    """Export by transformers' exporter with its fusions for CPUs and dynamic INT8 weights per channel; return the file.
+    """Export a checkpoint with transformers' own exporter, and return the path of the graph in `folder`.
 
-    The graph takes the inputs of `batch`, which is of at least two rows. The exporter's warning that other versions of
-    its packages were tested is not printed.
+    The exporter fuses operators for CPUs and quantizes dynamically, with INT8 weights per channel. `batch` is an
+    example of the inputs with at least two rows. The exporter's warning about untested package versions is suppressed.
     """
     import torch
     from transformers import AutoModelForSequenceClassification
@@ -75,7 +82,10 @@ def by_transformers(checkpoint: Path, batch: Batch, folder: Path) -> Path:
 
 
 def plain(model: Path) -> onnx.ModelProto:
-    """Return the graph without its recorded shapes, which onnx's shape inference refuses after types change."""
+    """Load a graph and return it without the shapes and types recorded for its inner tensors.
+
+    Quantization changes these types, and onnx's shape inference then fails on the recorded ones.
+    """
     found = onnx.load(model)
     del found.graph.value_info[:]
     return found
@@ -83,7 +93,10 @@ def plain(model: Path) -> onnx.ModelProto:
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Suppress progress output, and the advice to pre-process: that leaves our optimised graph the same."""
+    """Suppress what is printed to stdout, and warnings in the log.
+
+    One of the warnings advises pre-processing, which does not change our graph, because it is optimised already.
+    """
     logging.disable(logging.WARNING)
     try:
         with redirect_stdout(io.StringIO()):
@@ -93,7 +106,10 @@ def silent() -> Iterator[None]:
 
 
 class Batches(CalibrationDataReader):  # type: ignore[misc]
-    """Batches of rows of one length, because padding in the ranges costs 3 points of accuracy on the demo."""
+    """The calibration data for ONNX Runtime's tools: batches of rows of equal length, so without padding.
+
+    Padded positions would enter the calibration ranges, which costs 3 points of accuracy on the demo.
+    """
 
     def __init__(self, tokens: Tokens) -> None:
         parts = equal_length_batches(tokens.lengths, max_slots=MAX_SLOTS)
@@ -104,9 +120,9 @@ class Batches(CalibrationDataReader):  # type: ignore[misc]
         return len(self.batches)
 
     def set_range(self, start_index: int, end_index: int) -> None:
-        """Restrict `get_next` to these batches."""
+        """Restrict `get_next` to the batches from `start_index` up to, but not including, `end_index`."""
         self.left: Iterator[Batch] = iter(self.batches[start_index:end_index])
 
     def get_next(self) -> Any:
-        """Return the next batch, or None."""
+        """Return the next batch, or None after the last one."""
         return next(self.left, None)

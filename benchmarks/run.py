@@ -1,8 +1,9 @@
-"""Ratios to the alternatives that a user has, interleaved in one run: `make bench`.
+"""Compare this project's runtimes with the alternatives that a user has, in one interleaved run: `make bench`.
 
 Each contender runs the same rows, from text to logits, in rounds of random order. A ratio is the median over rounds of
-the ratio within a round, so that a machine that slows down slows all contenders alike. With ../shared the rows are
-GLUE's sst2 and the model is a fine-tuned DistilBERT; without it, both are the demo's.
+the ratio within a round, so that a machine that slows down affects all contenders alike. With ../shared the rows are
+GLUE's sst2 and the model is a fine-tuned DistilBERT; without it, both are the demo's. The run also measures what
+calibration and the energy meter cost (`--costs`).
 """
 
 import argparse
@@ -42,7 +43,7 @@ SHAPES = ("base", "tokens", "file_order")
 
 
 def main() -> None:
-    """Run the comparison and the costs that are asked for; print them, and write them if asked."""
+    """Compare the contenders and measure the costs in --costs; print the figures, and write them with -o."""
     args = arguments()
     about = described()
     with contextlib.nullcontext(args.keep) if args.keep else tempfile.TemporaryDirectory() as folder:
@@ -65,12 +66,12 @@ def main() -> None:
 
 
 def named(workload: Workload) -> dict[str, str]:
-    """Return the model and the task."""
+    """Return the names of the model and of the task, as the record has them."""
     return {"model": Path(workload.resolved.source.name).name, "task": workload.resolved.task.name}
 
 
 def commit_of(checkout: Path | None) -> str | None:
-    """Return the commit that a checkout of an earlier version is at; None without a checkout, or without git there."""
+    """Return the short hash of the checkout's HEAD commit; None without a checkout, or if git cannot read it."""
     if checkout is None:
         return None
     command = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
@@ -78,7 +79,7 @@ def commit_of(checkout: Path | None) -> str | None:
 
 
 def numbers(speed: Speed, costs: dict[str, float], verdicts: list[targets.Verdict]) -> dict[str, Any]:
-    """Return the figures of the record."""
+    """Return the measured part of the record: figures, ranges of ratios, targets, and contenders that were left out."""
     return {
         "rows": speed.texts,
         "figures": targets.figures(speed) | costs,
@@ -91,23 +92,29 @@ def numbers(speed: Speed, costs: dict[str, float], verdicts: list[targets.Verdic
 def arguments() -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, metavar="N")
-    parser.add_argument("--rows", type=int, metavar="N", help="the first N validation rows (default all)")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="interleaved rounds (default 5)")
+    parser.add_argument("--rows", type=int, metavar="N", help="run the first N validation rows (default all)")
     parser.add_argument("--demo", action="store_true", help="use the demo's model and rows even if ../shared exists")
-    parser.add_argument("--base", action="store_true", help="random weights of DistilBERT-base's shapes")
-    parser.add_argument("--tokens", type=int, metavar="N", help="rows of N tokens each: their texts, repeated")
-    parser.add_argument("--file-order", action="store_true", help="batches of 32 rows in file order, for all of them")
     parser.add_argument(
-        "--before", type=Path, metavar="CHECKOUT", help="a checkout of an earlier version of this project"
+        "--base", action="store_true", help="run a model with DistilBERT-base's shapes and random weights"
     )
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="build here, and use what an earlier run built")
+    parser.add_argument("--tokens", type=int, metavar="N", help="make all rows N tokens long by repeating their texts")
+    parser.add_argument(
+        "--file-order", action="store_true", help="run all contenders on batches of 32 rows in file order"
+    )
+    parser.add_argument(
+        "--before", type=Path, metavar="CHECKOUT", help="also run INT8 of this checkout of an earlier version"
+    )
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="build in FOLDER, and reuse the graphs that are there"
+    )
     parser.add_argument(
         "--only",
         nargs="+",
         default=list(CONTENDERS),
         choices=CONTENDERS,
         metavar="NAME",
-        help=f"contenders to run beside the pipeline: {', '.join(CONTENDERS)}",
+        help=f"contenders to run in addition to the pipeline (default all): {', '.join(CONTENDERS)}",
     )
     parser.add_argument(
         "--costs",
@@ -118,16 +125,16 @@ def arguments() -> argparse.Namespace:
         help=f"costs to measure (default all): {', '.join(COSTS)}",
     )
     parser.add_argument(
-        "--calib-method", default="auto", metavar="METHOD", help="calibration method of our INT8 graph (default auto)"
+        "--calib-method", default="auto", metavar="METHOD", help="range method of our INT8 graphs (default auto)"
     )
-    parser.add_argument("--markdown", action="store_true", help="print the table for the README")
+    parser.add_argument("--markdown", action="store_true", help="print the tables in Markdown")
     parser.add_argument("--strict", action="store_true", help="end with exit code 3 if a target is not met")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the figures as JSON")
     return parser.parse_args()
 
 
 def described() -> dict[str, Any]:
-    """Return the date, the machine, and its load before the run."""
+    """Return the date, the environment, and the machine's load average over the last minute."""
     extra = {package: version_of(package) for package in PACKAGES}
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -137,7 +144,7 @@ def described() -> dict[str, Any]:
 
 
 def print_tables(speed: Speed, verdicts: list[targets.Verdict], *, as_markdown: bool) -> None:
-    """Print the table, the targets, and the contenders that were left out."""
+    """Print the contenders' figures, the targets, and the contenders that were left out with their reasons."""
     for cells in (table.cells(speed.rows), table.verdicts(verdicts)):
         if as_markdown:
             print(table.markdown(cells))
@@ -149,7 +156,7 @@ def print_tables(speed: Speed, verdicts: list[targets.Verdict], *, as_markdown: 
 
 
 def recorded(one: targets.Verdict) -> dict[str, Any]:
-    """Return a verdict as in the record."""
+    """Return a verdict in the form of the record: the figure's name, its bound and value, and whether it is met."""
     bound = {"most" if one.target.most else "least": one.target.bound}
     return {"figure": one.target.figure, **bound, "found": one.found, "met": one.met, "verdict": one.word}
 

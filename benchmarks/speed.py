@@ -1,4 +1,4 @@
-"""All contenders on the same rows, interleaved: rows/s, accuracy, and time outside the runtime."""
+"""The comparison of all contenders on the same rows, interleaved: rows/s, accuracy, and time outside the runtime."""
 
 import contextlib
 import statistics
@@ -19,7 +19,12 @@ Calls = dict[str, list[Timed[Pass]]]
 
 @dataclass(frozen=True)
 class Row:
-    """One contender. `outside` is the share of the time outside the runtime; None if it is unknown."""
+    """The figures of one contender, a row of the table.
+
+    `to_pipeline` is the pipeline's time divided by this contender's. `points_below` says how many points (1/100) the
+    accuracy is below the pipeline's. `outside` is the fraction of the time spent outside the runtime, such as in
+    tokenising; None if the contender does not report its time in the runtime.
+    """
 
     name: str
     ours: bool
@@ -32,7 +37,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Speed:
-    """The table, the contenders that were left out with their reasons, and the timed calls."""
+    """The result of a comparison: the table, contender -> why it was left out, and the timed calls.
+
+    `texts` is the number of rows in each pass.
+    """
 
     rows: list[Row]
     left_out: dict[str, str]
@@ -41,7 +49,10 @@ class Speed:
 
 
 def measure(workload: Workload, names: Collection[str], *, rounds: int, limit: int | None) -> Speed:
-    """Run the contenders of these names, and the pipeline, which is the baseline."""
+    """Run the contenders with these names and the pipeline, which is the baseline, and return their figures.
+
+    They run the first `limit` validation rows, or all of them without `limit`.
+    """
     rows = workload.rows("validation")
     rows = rows.take(range(min(len(rows), limit or len(rows))))
     left_out: dict[str, str] = {}
@@ -60,7 +71,7 @@ def measure(workload: Workload, names: Collection[str], *, rounds: int, limit: i
         return resolved.head.predict(references, found.logits)
 
     def judged(found: Pass) -> float:
-        """Return the task's metric; the evaluator computes intervals too, as in `toolchain eval`."""
+        """Return the main metric. Intervals are computed too, so that this takes as long as in `toolchain eval`."""
         scores = score(judge(found), resolved.head, seed=0)
         return float(scores["metrics"][resolved.task.primary])
 
@@ -68,7 +79,7 @@ def measure(workload: Workload, names: Collection[str], *, rounds: int, limit: i
 
 
 def tabulate(calls: Calls, judged: Callable[[Pass], float], texts: int) -> list[Row]:
-    """Return a row for each contender; `judged` turns a pass over `texts` rows into a metric."""
+    """Return the figures of each contender. `judged` returns the metric of a pass; a pass has `texts` rows."""
     first = judged(calls[PIPELINE][0].gave)
     made = []
     for name, own in calls.items():
@@ -88,7 +99,10 @@ def tabulate(calls: Calls, judged: Callable[[Pass], float], texts: int) -> list[
 
 
 def outside(calls: list[Timed[Pass]], judged: Callable[[Pass], float]) -> float | None:
-    """Return the median share of the time from texts to metrics that is outside the runtime."""
+    """Return the fraction of the time from texts to metrics that is spent outside the runtime, as a median over calls.
+
+    Returns None if a call does not report its time within the runtime.
+    """
     shares = []
     for call in calls:
         if call.gave.runtime_s is None:

@@ -1,4 +1,4 @@
-"""The table as text: drawn on a terminal, in plain columns elsewhere, or as Markdown."""
+"""The tables of the benchmarks as text: drawn with lines on a terminal, in plain columns elsewhere, or in Markdown."""
 
 import sys
 
@@ -8,12 +8,12 @@ from targets import Verdict
 
 from toolchain.cli.show import put, titled
 
-HEADINGS = ("", "whose", "rows/s", "to the pipeline", "accuracy", "points below", "outside the runtime")
+HEADINGS = ("contender", "", "rows/s", "times the pipeline", "accuracy", "points below it", "time outside the runtime")
 Cells = list[tuple[str, ...]]
 
 
 def cells(rows: list[Row]) -> Cells:
-    """Return the table as text, headings first."""
+    """Return the figures of the contenders as rows of text; the first row has the headings."""
     return [HEADINGS, *map(_cells, rows)]
 
 
@@ -31,8 +31,8 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def verdicts(found: list[Verdict]) -> Cells:
-    """Return the targets with their verdicts as text, headings first."""
-    headings: Cells = [("target", "", "found", "")]
+    """Return the targets, the measured figures and the verdicts as rows of text; the first row has the headings."""
+    headings: Cells = [("figure", "target", "measured", "verdict")]
     return headings + [
         (
             one.target.figure,
@@ -45,7 +45,7 @@ def verdicts(found: list[Verdict]) -> Cells:
 
 
 def show(table: Cells) -> None:
-    """Print a table: drawn on a terminal, else in plain columns."""
+    """Print a table: drawn with lines if stdout is a terminal, otherwise in plain columns."""
     if not sys.stdout.isatty():
         print(plain(table))
         return
@@ -76,5 +76,5 @@ def markdown(table: Cells) -> str:
 
 
 def _numeric(table: Cells, position: int) -> bool:
-    """Whether a column holds numbers."""
+    """Return whether the column at `position` has numbers, which are aligned to the right."""
     return any(row[position][:1].isdigit() or row[position][:1] in "+-" for row in table[1:] if row[position])

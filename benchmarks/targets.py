@@ -1,4 +1,4 @@
-"""Figures by name, and their targets."""
+"""The figures of a comparison by name, the targets for some of them, and the verdicts."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,16 +9,21 @@ from speed import Speed
 
 FASTER = "rows per second"
 BELOW, OUTSIDE = "points below the pipeline", "share of time outside the runtime"
-# Pairs in the same batches whose ratio is also a figure.
+# Pairs of contenders whose ratio of rows/s is also a figure. Both run the same batches.
 AGAINST = ((ORT_INT8, DYNAMIC), (ORT_CPU, ORT))
-# Of the contenders of a run: ours with the highest throughput, and of the INT8 that a user would pick instead.
+# Names of two figures. The best of ours is our contender with the highest throughput in the run; it is compared with
+# the fastest INT8 that other tools make, and with the earlier version of this project.
 BEST = f"the best of ours / the best INT8 of other tools, {FASTER}"
 BEST_BEFORE = f"the best of ours / {BEFORE}, {FASTER}"
 
 
 @dataclass(frozen=True)
 class Target:
-    """A figure and its bound, the least or the most; without the CPU flag `needs` it does not apply."""
+    """A target: the name of a figure and its bound.
+
+    The bound is the largest accepted value if `most` is true, and otherwise the smallest. If `needs` names a CPU flag,
+    the target applies only to CPUs that have it.
+    """
 
     figure: str
     bound: float
@@ -40,7 +45,10 @@ TARGETS = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """A target, the figure, and whether it is met; None if that is unknown, with the reason in `word`."""
+    """A target, the measured value or None, and whether the target is met.
+
+    `met` is None if the figure was not measured or the target does not apply. `word` is the verdict in words.
+    """
 
     target: Target
     found: float | None
@@ -49,7 +57,7 @@ class Verdict:
 
 
 def ratios(speed: Speed) -> dict[str, Ratio]:
-    """Return the ratios of a table by name."""
+    """Return figure -> ratio, for all figures of a comparison that are ratios of rows/s."""
     found = {
         f"{row.name} / {PIPELINE} FP32 at batch 32, {FASTER}": row.to_pipeline
         for row in speed.rows
@@ -67,14 +75,14 @@ def ratios(speed: Speed) -> dict[str, Ratio]:
 
 
 def _fastest(speed: Speed, names: Iterable[str]) -> str | None:
-    """Return that of these contenders with the highest throughput; None if none of them ran."""
+    """Return the name of the contender with the highest rows/s among `names`; None if none of them ran."""
     wanted = {*names}
     found = {row.name: row.rows_per_s for row in speed.rows if row.name in wanted}
     return max(found, key=found.__getitem__, default=None)
 
 
 def figures(speed: Speed) -> dict[str, float]:
-    """Return all numbers of a table by name."""
+    """Return figure -> value, for all figures of a comparison."""
     found = {name: one.median for name, one in ratios(speed).items()}
     for row in speed.rows:
         found[f"{row.name}, rows/s"] = row.rows_per_s
@@ -86,7 +94,7 @@ def figures(speed: Speed) -> dict[str, float]:
 
 
 def judge(found: Mapping[str, float], flags: frozenset[str], targets: Iterable[Target] = TARGETS) -> list[Verdict]:
-    """Return the verdicts of figures from a CPU with these flags."""
+    """Return the verdict for each target. `found` maps a figure to its value, and `flags` are the CPU's flags."""
     return [_verdict(target, found.get(target.figure), flags) for target in targets]
 
 

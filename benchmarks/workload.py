@@ -1,6 +1,7 @@
-"""The model and rows of the benchmarks: sst2 with a fine-tuned DistilBERT if ../shared has them, else the demo's.
+"""The model and the rows that the benchmarks run: sst2 with a fine-tuned DistilBERT, or the demo's.
 
-The model may be replaced by random weights of DistilBERT-base's shapes, and the rows may be made longer.
+The first pair is used if ../shared has it. Options replace the model by one with DistilBERT-base's shapes and random
+weights, and make the rows longer.
 """
 
 from dataclasses import dataclass, replace
@@ -20,20 +21,21 @@ STEPS = ("export", "cpu", "calibrate", "quantize")
 
 @dataclass(frozen=True)
 class Workload:
-    """A resolved recipe, the bundle with its graphs, and a folder for the graphs of other tools."""
+    """What a benchmark runs: a resolved recipe, the bundle built from it, and a folder for graphs of other tools."""
 
     resolved: ResolvedRecipe
     bundle: Path
     folder: Path
-    # Each row repeats its text until it has this many tokens; its label stays.
+    # If given, the text of each row is repeated until the row has this many tokens. The label stays the same.
     tokens: int | None = None
-    # Batches of 32 rows in the order of the file, as a pipeline makes them, instead of batches sorted by length.
+    # If true, batches have 32 rows in the order of the file, as a pipeline makes them. If false, they are sorted by
+    # length.
     file_order: bool = False
-    # A checkout of an earlier version of this project, which then is a contender.
+    # A checkout of an earlier version of this project. If given, it is a contender.
     before: Path | None = None
 
     def rows(self, split: str) -> Rows:
-        """Return the rows of a split."""
+        """Return the rows of a split, such as `validation`, with their texts repeated to `tokens` if that is given."""
         rows = load_rows(self.resolved.task, split, **self.resolved.recipe.reading)
         if self.tokens is None:
             return rows
@@ -41,12 +43,12 @@ class Workload:
 
 
 def repeated(text: str, words: int) -> str:
-    """Return a text of at least this many words, and so tokens, by repeating it."""
+    """Return the text repeated until it has at least `words` words. It then has at least as many tokens."""
     return " ".join([text] * -(-words // max(1, len(text.split()))))
 
 
 def recipe(*, demo: bool = False) -> Recipe:
-    """Return the recipe of the fine-tuned model if its files exist, else (or with `demo`) the demo's."""
+    """Return the recipe of the fine-tuned model on sst2; the demo's recipe if its files are missing or with `demo`."""
     model, data = SHARED / "models/distilbert-l6-h384-sst2", SHARED / "glue/sst2"
     if model.exists() and data.exists() and not demo:
         return Recipe(model=str(model), task="sst2", data=str(data))
@@ -54,7 +56,7 @@ def recipe(*, demo: bool = False) -> Recipe:
 
 
 def base_checkpoint(folder: Path) -> Path:
-    """Write a checkpoint with DistilBERT-base's shapes and random weights, and return its folder."""
+    """Write a checkpoint with DistilBERT-base's shapes and random weights below `folder`, and return its path."""
     import torch
     from transformers import AutoTokenizer, DistilBertConfig, DistilBertForSequenceClassification
 
@@ -77,7 +79,11 @@ def make(
     file_order: bool = False,
     before: Path | None = None,
 ) -> Workload:
-    """Build the graphs of a recipe below `folder`, if they are not there; with `base`, of DistilBERT-base's shapes."""
+    """Build the graphs of a recipe below `folder`, unless they are there already, and return the workload.
+
+    `steps` are the steps of the build. With `base`, the model has DistilBERT-base's shapes and random weights. The
+    other arguments are fields of `Workload`.
+    """
     if base:
         chosen = chosen.replace(model=str(base_checkpoint(folder)))
     if tokens:

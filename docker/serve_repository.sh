@@ -1,10 +1,12 @@
 #!/bin/sh
 # Starts Triton on the repository at $MODELS (default /models) with the arguments that its models need. `toolchain ship
-# triton` wrote them to tritonserver.txt beside each ensemble, one a line. Arguments of this script are passed on.
+# triton` wrote these to the file tritonserver.txt beside each ensemble, one argument per line. Arguments of this script
+# are passed on to Triton.
 set -eu
 models=${MODELS:-/models}
 needed=$(find "$models/" -mindepth 2 -maxdepth 2 -name tritonserver.txt -exec sort -u {} +)
-# A random key, which no one knows, closes the endpoints for operators. Loading and unloading is off by default.
+# Triton answers on the endpoints of $closed only if a request has this key. The key is random and is not shown to
+# anyone, so these endpoints are closed. Loading and unloading of models is off by default.
 key=$(od -An -N16 -tx1 /dev/urandom | tr -d ' ')
 closed=shared-memory,trace,logging
 # shellcheck disable=SC2086  # no argument contains a space

@@ -1,4 +1,7 @@
-"""Downloads and compressed files for the GPU kit. Each is made once and kept in ~/.cache/gpu-kit (GPU_KIT_CACHE)."""
+"""Functions that download, build and compress the files of the GPU kit. `pack.py` calls them.
+
+Each file is made once and kept in ~/.cache/gpu-kit, or in the folder that the variable GPU_KIT_CACHE names.
+"""
 
 import hashlib
 import os
@@ -28,8 +31,8 @@ TRT8_SITE = (
     *("numpy==1.26.4", "onnx==1.23.2", "onnx-ir==1.1.0", "ml-dtypes==0.6.0", "protobuf==7.36.2", "typing-extensions"),
     *("packaging", "sympy==1.14.0", "mpmath==1.3.0"),
 )
-# Libraries that TensorRT 8.5 links: the status that means "not supported", the environment variable that names the real
-# library, and the functions that the plugins link.
+# Library that TensorRT 8.5 links -> its status code for "not supported", the environment variable with the path of the
+# real library, and the functions that the plugins link.
 SHIMS = {
     "libcublas.so.11": (
         15,
@@ -55,7 +58,10 @@ SHIMS = {
 
 
 def wheels(key: str, *packages: str, python: str = "3.12") -> list[Path]:
-    """Return the wheels of some packages for the GPU machine's Python and Linux, without their dependencies."""
+    """Download wheels for the GPU machine's Linux and this version of Python, and return their paths.
+
+    Dependencies are not downloaded. `key` is the name of the folder in the cache.
+    """
     folder = CACHE / key
     mark = folder / f".{hashlib.sha256(' '.join((*packages, python)).encode()).hexdigest()[:16]}"
     if not mark.exists():
@@ -68,7 +74,7 @@ def wheels(key: str, *packages: str, python: str = "3.12") -> list[Path]:
 
 
 def member(wheel: Path, ending: str) -> Path:
-    """Return the file of a wheel whose name ends with `ending`, unpacked."""
+    """Unpack the file whose name ends with `ending` from a wheel, and return its path."""
     with zipfile.ZipFile(wheel) as archive:
         inner = next(one for one in archive.namelist() if one.endswith(ending))
         target = CACHE / "unpacked" / wheel.stem / Path(inner).name
@@ -80,7 +86,7 @@ def member(wheel: Path, ending: str) -> Path:
 
 
 def xz(source: Path) -> Path:
-    """Return the file compressed by xz. A library of several hundred MiB takes minutes."""
+    """Compress a file with xz, and return the path of the result. A library of several hundred MiB takes minutes."""
     target = source.with_name(f"{source.name}.xz")
     if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
         print(f"compressing {source.name}, {source.stat().st_size / 2**20:.0f} MiB", flush=True)
@@ -93,7 +99,11 @@ def xz(source: Path) -> Path:
 
 
 def tar(name: str, members: dict[str, Path]) -> Path:
-    """Return a tar.xz archive of files; the keys of `members` are their names in it."""
+    """Write the files in `members` to an archive tar.xz in the cache, and return its path.
+
+    The keys of `members` are the names in the archive. The archive's own name is `name` with a digest of the files, so
+    that unchanged files are not packed again.
+    """
     digest = hashlib.sha256()
     for inner, path in members.items():
         digest.update(f"{inner} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
@@ -114,15 +124,15 @@ def tar(name: str, members: dict[str, Path]) -> Path:
 
 
 def pycuda() -> list[Path]:
-    """Return a wheel of PyCUDA for Python 3.12, built against the CUDA headers of this machine.
+    """Build a wheel of PyCUDA for Python 3.12 with the CUDA headers of this machine; return a list with its path.
 
-    Returns an empty list where Python 3.12 or the headers are missing.
+    The list is empty if Python 3.12 or the headers are missing.
     """
     folder = CACHE / "pycuda"
     if not list(folder.glob("pycuda-*.whl")):
         python = _python312()
         if not (python and CUDA_HEADERS.exists()):
-            print(f"This machine lacks Python 3.12 or {CUDA_HEADERS}: PyCUDA is left out, and its tests are skipped.")
+            print(f"This machine lacks Python 3.12 or {CUDA_HEADERS}. The kit will lack PyCUDA and skip its tests.")
             return []
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -131,13 +141,16 @@ def pycuda() -> list[Path]:
 
 
 def _python312() -> str | None:
-    """Return the path of a Python 3.12 on this machine."""
+    """Return the path of a Python 3.12 on this machine; None if there is none."""
     found = [*Path.home().glob(".pyenv/versions/3.12*/bin/python3"), *filter(None, [shutil.which("python3.12")])]
     return str(found[0]) if found else None
 
 
 def _build_pycuda(folder: Path, python: str) -> None:
-    """Build the wheel into `folder`, linked against a libcuda of empty functions; the GPU machine has the real one."""
+    """Build a wheel of PyCUDA into `folder`.
+
+    It is linked against a libcuda whose functions are empty, because only the GPU machine has the real one.
+    """
     subprocess.run([python, "-m", "venv", folder / "venv"], check=True)
     pip = [folder / "venv/bin/python", "-m", "pip"]
     subprocess.run([*pip, "install", "-q", "setuptools<82", "wheel", "numpy>=2"], check=True)
@@ -152,13 +165,15 @@ def _build_pycuda(folder: Path, python: str) -> None:
     subprocess.run([*command, folder / "empty.c"], check=True)
     settings = {"CUDA_ROOT": "/usr/local/cuda", "CUDA_ENABLE_CURAND": False, "CUDADRV_LIB_DIR": [str(folder)]}
     (source / "siteconf.py").write_text("".join(f"{name} = {value!r}\n" for name, value in settings.items()))
-    print("building PyCUDA, about a minute", flush=True)
+    print("building PyCUDA, which takes about a minute", flush=True)
     subprocess.run([*pip, "wheel", *from_source, "-w", folder, source], check=True, stderr=subprocess.DEVNULL)
     shutil.rmtree(folder / "venv")
 
 
 def python311() -> Path:
-    """Return a folder with Debian's Python 3.11 (py311/), the packages for TensorRT 8's bindings (site/), and shims/.
+    """Return the folder with a Python 3.11 that can run TensorRT 8's bindings. It is made once.
+
+    It contains Debian's Python (py311/), the bindings and the packages that they need (site/), and shims/ (see shim.c).
 
     Raises:
         SystemExit: apt-get cannot download the packages.
@@ -167,7 +182,7 @@ def python311() -> Path:
     if not (folder / "done").exists():
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "debs").mkdir(parents=True)
-        print("fetching Python 3.11 and its packages", flush=True)
+        print("downloading Python 3.11 and its packages", flush=True)
         done = subprocess.run(["apt-get", "download", "-qq", *DEBIAN], cwd=folder / "debs", stderr=subprocess.DEVNULL)
         if done.returncode:
             raise SystemExit("apt-get cannot download Python 3.11. Use Debian 12, and run `apt-get update` first.")
@@ -183,7 +198,7 @@ def python311() -> Path:
 
 
 def _compile_shims(folder: Path) -> None:
-    """Compile shim.c once for each library of SHIMS, into `folder`/shims."""
+    """Compile shim.c once for each library in SHIMS; write the results to shims/ in `folder`."""
     (folder / "shims").mkdir()
     for library, (status, variable, names) in SHIMS.items():
         prefix = library.removeprefix("lib").partition(".")[0]

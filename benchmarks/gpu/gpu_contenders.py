@@ -1,4 +1,4 @@
-"""The contenders of run.py: DistilBERT-base with random weights, on rows as long as those of sst2.
+"""The contenders of run.py: runtimes for one model, DistilBERT-base with random weights, on rows as long as sst2's.
 
 To add one, add its line to CONTENDERS. All contenders take padded batches of token ids.
 """
@@ -29,13 +29,16 @@ SMALL = {"dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 128, "initializer
 CLS, SEP, WORDS = 101, 102, (1000, 30522)
 BASELINE = "transformers eager, batch 32"
 BASELINE_BATCH = 32
-# Padded positions of a batch; each of our runtimes uses its fastest.
+# Padded positions of a batch, by type of device. Each of our runtimes runs with the fastest of these.
 BUDGETS = {"cpu": (1024,), "cuda": (4096, 16384, 65536)}
 
 
 @dataclass(frozen=True)
 class Place:
-    """The device, the checkpoint (its folder also takes the graphs) and the rows."""
+    """What all contenders share: the device, the checkpoint, and the tokenised rows.
+
+    The graphs are written into the checkpoint's folder.
+    """
 
     device: str
     source: Source
@@ -43,19 +46,19 @@ class Place:
 
     @property
     def kind(self) -> str:
-        """The type of the device: `cpu` or `cuda`."""
+        """The type of the device without its index: `cpu` or `cuda`."""
         return self.device.partition(":")[0]
 
     @functools.cached_property
     def full_graph(self) -> Path:
-        """The float32 graph."""
+        """The path of the checkpoint's float32 graph, which is exported on first access."""
         made = self.source.folder / "model.onnx"
         export(self.source, made)
         return made
 
     @functools.cached_property
     def half_graph(self) -> Path:
-        """The fused float16 graph for ONNX Runtime on CUDA."""
+        """The path of the fused float16 graph for ONNX Runtime on CUDA, which is made on first access."""
         from toolchain.graph.fp16 import to_half
         from toolchain.graph.ort_cuda import for_cuda
 
@@ -68,9 +71,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Contender:
-    """A function that opens a contender, and its precision on a GPU and backend, by which utilisation is computed.
+    """A contender: the function that opens it, and the precision and backend that its utilisation is computed for.
 
-    `as_filed` contenders take the rows in file order, 32 at a time; the others sort them by length.
+    If `gpu_only`, it is left out on a CPU. If `as_filed`, it takes the rows in file order, 32 at a time; otherwise its
+    batches are sorted by length.
     """
 
     open: Callable[[Place], AbstractContextManager[Infer]]
@@ -80,11 +84,14 @@ class Contender:
     as_filed: bool = False
 
     def precision_on(self, place: Place) -> str:
-        """Return the precision on this device: the baseline uses float32 on a CPU, which lacks fast float16."""
+        """Return the precision on this device.
+
+        It is `precision`, except that the baseline uses float32 on a CPU, where float16 is slow.
+        """
         return "fp32" if self.as_filed and place.kind == "cpu" else self.precision
 
     def work(self, place: Place) -> list[list[Piece]]:
-        """Return the batchings to choose from, each a list of padded batches."""
+        """Return the ways to batch the rows from which run.py takes the fastest; each is a list of padded batches."""
         if self.as_filed:
             return [pieces(place.tokens, batches_of_file(len(place.tokens)))]
         lengths = place.tokens.lengths
@@ -92,12 +99,15 @@ class Contender:
 
 
 def batches_of_file(rows: int) -> list[np.ndarray]:
-    """Return the rows in file order, 32 at a time."""
+    """Return the row indices of each batch: `rows` rows in file order, BASELINE_BATCH (32) per batch."""
     return [np.arange(start, min(start + BASELINE_BATCH, rows)) for start in range(0, rows, BASELINE_BATCH)]
 
 
 def make_place(folder: Path, device: str, *, rows: int, small: bool = False) -> Place:
-    """Write the checkpoint into `folder`, and make rows of random token ids that are as long as sst2's rows."""
+    """Write the checkpoint into `folder`, and make `rows` rows of random token ids that are as long as sst2's rows.
+
+    With `small`, the model is much smaller, for tests.
+    """
     import torch
     from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
@@ -114,7 +124,10 @@ def make_place(folder: Path, device: str, *, rows: int, small: bool = False) -> 
 
 @contextmanager
 def _transformers(place: Place) -> Iterator[Infer]:
-    """Yield the usual code: the model in float16, each batch copied to the device, the logits copied back."""
+    """Yield the baseline, the code that a user of transformers would write, with eager attention.
+
+    It copies each batch to the device, runs the model in float16 (float32 on a CPU), and copies the logits back.
+    """
     import torch
     from transformers import AutoModelForSequenceClassification
 
@@ -148,7 +161,7 @@ def _ort(precision: str, *, gpu_only: bool = True, **choices: Any) -> Contender:
 
 REFERENCE = _torch("fp32", gpu_only=False)
 
-# Name -> contender. Ratios are to the first, which runs in the same rounds.
+# Name -> contender. Ratios are relative to the first contender, which runs in the same rounds.
 CONTENDERS = {
     BASELINE: Contender(_transformers, "fp16", gpu_only=False, as_filed=True),
     "torch fp32": REFERENCE,

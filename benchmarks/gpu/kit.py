@@ -1,10 +1,12 @@
-"""The part of the kit that every stage uses on the GPU machine: parts, unpacking, steps with a time limit, a table.
+"""The code that every stage of the kit uses on the GPU machine: it unpacks the parts, and runs steps with time limits.
 
-    python3 .gpu/NAME-01/kit.py take              copy the carried parts to /tmp/kit, where they stay
-    python3 .gpu/NAME-02/kit.py run NAME [options]    also check, join and unpack them, then run stage_NAME.py
-    python3 /tmp/kit/kit.py run NAME [options]        run the stage again with the parts that are there
+    python3 .gpu/NAME-01/kit.py take                  copy the parts beside this file to /tmp/kit, where they stay
+    python3 .gpu/NAME-02/kit.py run NAME [options]    the same, then check, join and unpack them and run stage_NAME.py
+    python3 /tmp/kit/kit.py run NAME [options]        run the stage again with the parts that are in /tmp/kit
 
-It needs Python 3.11 or newer and nothing else. KIT_HOME replaces /tmp/kit, OUT the folder for results (/tmp/kit/out).
+A stage is a list of checks, which are called steps. A part is a folder .gpu/NAME-NN that `pack.py` wrote. A file that
+does not fit into one part is cut into pieces. The script needs Python 3.11 or newer and no packages. The variable
+KIT_HOME replaces /tmp/kit, and OUT replaces the folder for results, /tmp/kit/out.
 """
 
 import concurrent.futures
@@ -29,7 +31,7 @@ REPO = Path.cwd()
 
 
 def take() -> None:
-    """Copy all parts beside this file's folder to HOME."""
+    """Copy this part and all parts in the same folder to HOME. Do nothing if this file is already there."""
     own = Path(__file__).resolve().parent.parent
     if own == HOME.parent:
         return
@@ -41,19 +43,23 @@ def take() -> None:
             size += shutil.copyfile(file, place).stat().st_size
     pieces = len(list((HOME / "pieces").glob("*")))
     seconds = time.monotonic() - start
-    print(f"copied {size / 2**20:.1f} MiB in {seconds:.1f} s; {pieces} pieces are there now", flush=True)
+    print(f"copied {size / 2**20:.1f} MiB in {seconds:.1f} s; {HOME} has {pieces} pieces now", flush=True)
 
 
 def unpack(name: str) -> Path:
-    """Join and unpack the files that NAME.json lists, each file once; return their folder.
+    """Join the pieces of each file that NAME.json lists, unpack the file, and return the folder of the files.
+
+    Files that an earlier call unpacked are not unpacked again.
 
     Raises:
-        SystemExit: a part is missing or damaged.
+        SystemExit: a piece is missing or damaged.
     """
     folder, listed = HOME / name, json.loads((HOME / f"{name}.json").read_text())
     missing = [piece for one in listed for piece in one["pieces"] if not (HOME / "pieces" / piece).exists()]
     if missing:
-        raise SystemExit(f"{name}: these pieces are missing: {', '.join(missing)}. Carry their part first.")
+        raise SystemExit(
+            f"{name}: these pieces are missing: {', '.join(missing)}. Carry their part first (kit.py take)."
+        )
     start = time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(8) as pool:  # lzma releases the interpreter's lock
         list(pool.map(lambda one: _unpack_one(folder, one), listed))
@@ -67,7 +73,7 @@ def _unpack_one(folder: Path, one: dict[str, Any]) -> None:
         return
     joined = b"".join((HOME / "pieces" / piece).read_bytes() for piece in one["pieces"])
     if hashlib.sha256(joined).hexdigest() != one["sha256"]:
-        raise SystemExit(f"{one['name']}: its digest differs. Carry its parts again.")
+        raise SystemExit(f"{one['name']}: its SHA-256 differs from the one in the list. Carry its parts again.")
     target = folder / one["name"].removesuffix(".xz")
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(lzma.decompress(joined) if one["name"].endswith(".xz") else joined)
@@ -80,7 +86,10 @@ def _unpack_one(folder: Path, one: dict[str, Any]) -> None:
 
 
 def install(wheels: Path, site: Path) -> str | None:
-    """Install the wheels of a folder into `site` without their dependencies; return pip's last error, or None."""
+    """Install the wheels in the folder `wheels` into `site`, without dependencies and without a network.
+
+    Returns the last line of pip's error, or None if pip succeeded.
+    """
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--no-cache-dir", "--upgrade"]
     command += ["--target", str(site), *map(str, sorted(wheels.glob("*.whl")))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=180)
@@ -88,13 +97,16 @@ def install(wheels: Path, site: Path) -> str | None:
 
 
 class Stage:
-    """Steps that run one after another; a step that fails does not stop the others.
+    """A run of one stage: its steps run one after another, and a step that fails does not stop the others.
 
-    OUT/NAME.json holds the results after every step, so they survive if the command is cut off.
+    The results are written to OUT/NAME.json after every step, so that they survive if the command is killed.
     """
 
     def __init__(self, name: str, seconds: float, only: Sequence[str] = ()) -> None:
-        """Start the clock: the stage runs for `seconds` at most, and only the steps whose names begin as in `only`."""
+        """Start the clock. The stage runs for at most `seconds`.
+
+        If `only` is not empty, only steps run whose names begin with one of its entries.
+        """
         self.name, self.only = name, list(only)
         self.rows: list[dict[str, Any]] = []
         self.facts: dict[str, Any] = {}
@@ -106,20 +118,23 @@ class Stage:
 
     @property
     def left(self) -> float:
-        """Seconds until the deadline."""
+        """Seconds until the deadline of the stage."""
         return self.deadline - time.monotonic()
 
     def wanted(self, label: str, least: float) -> bool:
-        """Return whether a step runs: it is asked for, and `least` seconds are left. Record it if time is short."""
+        """Return whether to run the step `label`: `only` allows it, and at least `least` seconds are left.
+
+        If too little time is left, the table gets a line that says so.
+        """
         if self.only and not any(label.startswith(one) for one in self.only):
             return False
         if self.left < least:
-            self.row(label, "no time", f"{least:.0f} s needed, {self.left:.0f} left", 0.0)
+            self.row(label, "no time", f"needs {least:.0f} s, but only {self.left:.0f} s are left", 0.0)
             return False
         return True
 
     def row(self, label: str, outcome: str, detail: str, seconds: float) -> None:
-        """Record and print one line of the table."""
+        """Add a line to the table of results, print it, and save the table."""
         self.rows.append({"step": label, "outcome": outcome, "detail": detail, "seconds": round(seconds, 1)})
         print(f"[{time.monotonic() - self.begun:5.0f} s] {label}: {outcome} {detail}", flush=True)
         self.save()
@@ -134,9 +149,10 @@ class Stage:
         summary: Callable[[str], str] | None = None,
         env: dict[str, str] | None = None,
     ) -> str | None:
-        """Run a command for at most `most` seconds; return its stdout, or None if it failed or did not run.
+        """Run a command as a step, for at most `most` seconds; return its stdout, or None if it failed or did not run.
 
-        `summary(stdout)` gives the text of its line in the table.
+        It does not run if fewer than `least` seconds are left, or if `only` excludes it. `summary(stdout)` returns the
+        text for its line in the table. `env` has additional environment variables.
         """
         if not self.wanted(label, least):
             return None
@@ -157,14 +173,17 @@ class Stage:
         try:
             detail = summary(stdout) if summary else ""
         except Exception as error:  # an unexpected output is a finding and must not stop the stage
-            detail = f"(not understood: {type(error).__name__}: {error})"
+            detail = f"(no summary: the output has an unexpected form: {type(error).__name__}: {error})"
         self.row(label, "ok", detail, seconds)
         return stdout
 
     def _execute(
         self, command: Sequence[object], log: Path, *, seconds: float, env: dict[str, str] | None
     ) -> tuple[int | None, str]:
-        """Return the exit code (None: it was too slow and was killed) and stdout of a command; stderr goes to `log`."""
+        """Run a command; return its exit code and its stdout. Its stderr goes to the file `log`.
+
+        The exit code is None if the command was killed, because it ran for longer than `seconds`.
+        """
         with log.open("w") as stderr:
             process = subprocess.Popen(
                 list(map(str, command)),
@@ -184,7 +203,10 @@ class Stage:
         return process.returncode, stdout
 
     def call(self, label: str, function: Callable[[], object], *, least: float = 0.0) -> object | None:
-        """Call a function of this process; return its result, whose text is the line in the table, or None."""
+        """Call a function as a step; return its result, or None if it raised an exception or did not run.
+
+        The result as text is the line in the table.
+        """
         if not self.wanted(label, least):
             return None
         start = time.monotonic()
@@ -202,13 +224,13 @@ class Stage:
         return self.logs / f"{label.replace(' ', '_').replace('/', '_')}.txt"
 
     def save(self) -> None:
-        """Write the results so far."""
+        """Write the results so far to OUT/NAME.json."""
         seconds = round(time.monotonic() - self.begun, 1)
         record = {"stage": self.name, "seconds": seconds, "steps": self.rows, "facts": self.facts}
         (OUT / f"{self.name}.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
 
     def finish(self, *more: Path) -> None:
-        """Pack the logs and `more` into one file, OUT/NAME.tar.gz, and print the table."""
+        """Pack the logs and the files or folders in `more` into OUT/NAME.tar.gz, and print the table."""
         self.save()
         with tarfile.open(OUT / f"{self.name}.tar.gz", "w:gz") as archive:
             for path in (self.logs, *more):
@@ -221,7 +243,10 @@ class Stage:
 
 
 def machine() -> dict[str, str]:
-    """Return the name, driver, power, clocks and memory of the first GPU, by nvidia-smi; or its error."""
+    """Return what nvidia-smi reports of the first GPU: its name, driver, power, clocks, temperature and memory.
+
+    If nvidia-smi cannot run, returns its error under the key `nvidia-smi`.
+    """
     query = "name,driver_version,pstate,power.draw,power.limit,clocks.sm,clocks.mem,temperature.gpu,memory.total"
     command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"]
     try:
@@ -232,13 +257,13 @@ def machine() -> dict[str, str]:
 
 
 def search_path(*folders: object) -> str:
-    """Return a value of LD_LIBRARY_PATH: these folders, then those that it has now."""
+    """Return a value for LD_LIBRARY_PATH: these folders, followed by the folders that it has now."""
     inherited = [one for one in os.environ.get("LD_LIBRARY_PATH", "").split(":") if one]
     return ":".join([*map(str, folders), *inherited])
 
 
 def main() -> None:
-    """Take parts, or run a stage."""
+    """Copy the parts (`take`), or copy and unpack them and run a stage (`run NAME`)."""
     action, *rest = sys.argv[1:] or ["help"]
     if action == "take":
         take()

@@ -1,8 +1,11 @@
-"""Measure NVML on this GPU: update periods, the cost of a read, and the energy counter against integrated power.
+"""Measure how NVML behaves on this GPU, and write the results to OUT.json.
 
-    python3 nvml_facts.py OUT.json [--seconds 8]     prints the main figures; needs nvidia-ml-py, and torch for a load
+It measures how often the energy counter and each power reading change, how long a read takes, and how the counter's
+mean power compares with the mean of the power readings.
 
-It only reads: it changes no setting of the card.
+    python3 nvml_facts.py OUT.json [--seconds 8]     prints the main figures
+
+It needs nvidia-ml-py, and PyTorch to put a load on the GPU. It changes no setting of the GPU.
 """
 
 import itertools
@@ -18,7 +21,7 @@ import pynvml as nvml
 
 FIELDS = {"instant": nvml.NVML_FI_DEV_POWER_INSTANT, "average": nvml.NVML_FI_DEV_POWER_AVERAGE}
 SCOPES = {"gpu": 0, "module": 1, "memory": 2}
-# Queries whose answers are kept as they are, or their error.
+# NVML functions whose results are recorded unchanged. If one fails, its error is recorded.
 QUERIES = (
     "nvmlDeviceGetPowerUsage",
     "nvmlDeviceGetTotalEnergyConsumption",
@@ -36,13 +39,17 @@ Read = Callable[[], int | None]
 
 
 def field_mw(handle: Any, field: int, scope: int) -> int | None:
-    """Return a power field in milliwatts, or None where NVML gives none."""
+    """Return the power in one of FIELDS for one of SCOPES, in milliwatts; None if NVML does not report it."""
     value = nvml.nvmlDeviceGetFieldValues(handle, [(field, scope)])[0]
     return None if value.nvmlReturn else int(value.value.uiVal)
 
 
 def changes(read: Read, seconds: float) -> dict[str, float]:
-    """Read as fast as possible; return the cost of a read in microseconds, and the milliseconds between changes."""
+    """Call `read` as often as possible for `seconds`; return how long a call takes and how often its value changes.
+
+    The keys are the microseconds per call, the number of changes and, if there are enough changes, the milliseconds
+    between two changes: median, smallest and largest.
+    """
     times, values, reads, start = [], [], 0, time.perf_counter()
     last = read()
     while (now := time.perf_counter()) - start < seconds:
@@ -63,7 +70,11 @@ def changes(read: Read, seconds: float) -> dict[str, float]:
 
 
 def compare(handle: Any, seconds: float, sources: dict[str, Read]) -> dict[str, float | None]:
-    """Return the mean watts of the energy counter and of each power source over the same time, read every 5 ms."""
+    """Return the mean power in watts over the same time, from the energy counter and from each power reading.
+
+    The power readings in `sources` are taken every 5 ms. `counter_over_NAME` is the counter's mean power divided by
+    that of the power reading NAME.
+    """
     sums: dict[str, list[int]] = {name: [] for name in sources}
 
     def edge() -> tuple[float, int]:
@@ -89,14 +100,14 @@ def compare(handle: Any, seconds: float, sources: dict[str, Read]) -> dict[str, 
 
 
 def load() -> Callable[[], None] | None:
-    """Return a function that keeps the GPU busy for some 10 ms, or None without PyTorch or a GPU."""
+    """Return a function that keeps the GPU busy for about 10 ms per call; None without PyTorch or a GPU."""
     try:
         import torch
 
         a = torch.randn(8192, 8192, device="cuda", dtype=torch.float16)
         b = torch.empty_like(a)
     except Exception as error:
-        print("no load is possible:", error)
+        print("The GPU is measured without a load, because PyTorch cannot use it:", error)
         return None
 
     def work() -> None:
@@ -108,7 +119,7 @@ def load() -> Callable[[], None] | None:
 
 
 def queries(handle: Any) -> dict[str, Any]:
-    """Return the card's name and driver, its power fields, and the answers to QUERIES."""
+    """Return the GPU's name, its driver version, its power fields in mW, and the result or error of each of QUERIES."""
     answers: dict[str, Any] = {}
     for scope, number in SCOPES.items():
         for name, field in FIELDS.items():
@@ -123,7 +134,10 @@ def queries(handle: Any) -> dict[str, Any]:
 
 
 def loaded(handle: Any, seconds: float, sources: dict[str, Read], work: Callable[[], None]) -> dict[str, Any]:
-    """Return the figures under a load, and how fast each source follows its end."""
+    """Run `work` over and over in a thread; return the figures under this load.
+
+    `fall` has the power readings of the second that begins when the load is stopped. It shows how fast they fall.
+    """
     stop = threading.Event()
 
     def busy() -> None:
@@ -152,12 +166,12 @@ def loaded(handle: Any, seconds: float, sources: dict[str, Read], work: Callable
 
 
 def energy_mj(handle: Any) -> int:
-    """Return the energy counter in millijoules."""
+    """Return the GPU's energy counter in millijoules."""
     return int(nvml.nvmlDeviceGetTotalEnergyConsumption(handle))
 
 
 def main(out: str, seconds: float) -> None:
-    """Measure the GPU idle, loaded, and idle again."""
+    """Measure the GPU idle, under load and idle again, about `seconds` each; write the results to `out`."""
     nvml.nvmlInit()
     handle = nvml.nvmlDeviceGetHandleByIndex(0)
     facts = queries(handle)

@@ -1,7 +1,8 @@
 """Write the parts of the GPU kit: `python benchmarks/gpu/pack.py torch rtx` writes .gpu/torch-01/ and so on.
 
-The README beside this file says what each stage proves and how to run it. Graphs are made by the project's own commands
-(.venv/bin/python, or --python), and made again when toolchain/ has changed.
+A part is a folder of limited size, which is copied to the GPU machine. The README beside this file says what each stage
+checks and how to run it there. The graphs are built with this project's own commands by the Python in .venv/ (or
+--python), and built again if toolchain/ has changed.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from fetch import CACHE, HERE, member, pycuda, python311, tar, wheels, xz
 
 ROOT = Path.cwd()
 SHARED = ROOT.parent / "shared"
-# The files that run on the GPU machine; the others run here.
+# The scripts that run on the GPU machine. Every part has a copy of them. The other scripts here run before.
 CARRIED = ("kit.py", "nvml_facts.py", "stage_torch.py", "stage_rtx.py", "stage_trt8.py", "stage_ortgpu.py", "trt8.py")
 MIB = 2**20
 
@@ -36,23 +37,39 @@ TRT8_LIBS = (
 )
 ORT = "onnxruntime-gpu==1.30.0"
 ORT_PROVIDER = "libonnxruntime_providers_cuda.so"
-# Folders of Python packages that nothing needs at run time.
+# Folders of Python packages that are left out of the kit, because they are not needed at run time.
 DROPPED = ("/tests/", "/test/", "/__pycache__/", "/share/doc/", "/share/man/", "/include/", "/benchmarks/")
 
 Files = list[tuple[str, Path]]
 
 
 def main() -> None:
-    """Write the parts of each stage, and print their sizes."""
+    """Write the parts of each stage that is named on the command line, and print their sizes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stages", nargs="+", choices=list(STAGES))
-    parser.add_argument("--python", default=".venv/bin/python", help="a Python that has the project installed")
-    parser.add_argument("--checkpoint", type=Path, default=SHARED / "models/distilbert-l6-h384-sst2", metavar="DIR")
-    parser.add_argument("--data", type=Path, default=SHARED / "glue/sst2", metavar="DIR", help="sst2's rows")
-    parser.add_argument("--part-mib", type=float, default=57.0, help="largest size of a part (default 57)")
+    parser.add_argument("stages", nargs="+", choices=list(STAGES), help="stages to pack")
+    parser.add_argument(
+        "--python",
+        default=".venv/bin/python",
+        help="Python of an environment that has the project (default .venv/bin/python)",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        default=SHARED / "models/distilbert-l6-h384-sst2",
+        metavar="DIR",
+        help="a DistilBERT fine-tuned on sst2 (default in ../shared)",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=SHARED / "glue/sst2",
+        metavar="DIR",
+        help="folder with sst2's rows (default in ../shared)",
+    )
+    parser.add_argument("--part-mib", type=float, default=57.0, help="largest size of a part in MiB (default 57)")
     args = parser.parse_args()
     if not (ROOT / "toolchain").is_dir():
-        raise SystemExit(f"{ROOT}: this folder has no toolchain/. Run pack.py in the project's root.")
+        raise SystemExit(f"{ROOT}: this folder has no toolchain/. Run pack.py in the root folder of the project.")
     os.nice(10)
     for name in args.stages:
         parts = write_parts(name, STAGES[name](args), part_bytes=int(args.part_mib * MIB))
@@ -61,9 +78,10 @@ def main() -> None:
 
 
 def write_parts(name: str, files: Files, *, part_bytes: int) -> list[tuple[Path, int]]:
-    """Write the files into .gpu/NAME-01 and so on, cut where a part is full; return each part and its size in bytes.
+    """Write files into parts of at most `part_bytes`, .gpu/NAME-01 and so on; return each part and its size in bytes.
 
-    Every part has the scripts and NAME.json, the list of all files with their digests and pieces.
+    A file that does not fit into the rest of a part is cut, and its next piece goes into the next part. Every part also
+    has the scripts of the kit and NAME.json, the list of all files with their SHA-256 and their pieces.
     """
     home, manifest, parts, left = ROOT / ".gpu", [], [], 0
     for old in home.glob(f"{name}-[0-9][0-9]"):
@@ -89,7 +107,11 @@ def write_parts(name: str, files: Files, *, part_bytes: int) -> list[tuple[Path,
 
 
 def bundle(args: argparse.Namespace, precision: str, name: str) -> Path:
-    """Return a bundle of `demo` or `sst2` that this checkout's toolchain builds, without an engine."""
+    """Return a bundle of `demo` or `sst2` in this precision, without an engine. Build it if it is not in the cache.
+
+    Raises:
+        SystemExit: the build fails.
+    """
     target = CACHE / "bundles" / f"{name}-{precision}-{toolchain_tree()}"
     if not (target / "bundle.json").exists():
         print(f"building {name} {precision}", flush=True)
@@ -99,12 +121,17 @@ def bundle(args: argparse.Namespace, precision: str, name: str) -> Path:
         command = [args.python, "-m", "toolchain", "build", *source, "--precision", precision, "-o", target, "-q"]
         done = subprocess.run([*map(str, command)], env=_offline() | {"CUDA_VISIBLE_DEVICES": ""})
         if not (target / "bundle.json").exists():
-            raise SystemExit(f"toolchain build ended with exit code {done.returncode}")
+            raise SystemExit(
+                f"toolchain build of {name} {precision} ended with exit code {done.returncode}. Its message is above."
+            )
     return target
 
 
 def reference(args: argparse.Namespace, name: str, bundles: dict[str, Path]) -> Path:
-    """Return the file of 64 rows and their logits that reference.py writes."""
+    """Return the file with 64 rows and their expected logits. reference.py writes the file if it is not in the cache.
+
+    `bundles` maps a precision, `fp16` and `int8`, to its bundle.
+    """
     target = CACHE / f"{name}-reference-{bundles['int8'].name}.npz"
     if not target.exists():
         table = args.data / "validation.tsv" if name == "sst2" else ROOT / "toolchain/data/demo/validation.tsv"
@@ -118,7 +145,7 @@ def _offline() -> dict[str, str]:
 
 
 def toolchain_tree() -> str:
-    """Return a name for the state of toolchain/, with uncommitted changes."""
+    """Return an identifier of the contents of toolchain/: digests of its git tree and of its uncommitted changes."""
     git = ["git", "rev-parse", "HEAD:toolchain"]
     tree = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     dirty = subprocess.run(["git", "diff", "HEAD", "--", "toolchain"], capture_output=True, check=True).stdout
@@ -126,7 +153,10 @@ def toolchain_tree() -> str:
 
 
 def torch_files(args: argparse.Namespace) -> Files:
-    """Return the wheels that a PyTorch image lacks, a checkpoint, and sst2's validation rows."""
+    """Return the files of stage `torch` as pairs of name and path.
+
+    They are the wheels that an image with PyTorch lacks, a checkpoint, and sst2's validation rows.
+    """
     found = [(f"wheels/{one.name}", one) for one in (*wheels("torch", *TORCH.split()), *pycuda())]
     # torchao has a folder of its own, because transformers imports it wherever it is installed.
     found += [(f"torchao/{one.name}", one) for one in wheels("torchao", TORCHAO)]
@@ -135,7 +165,10 @@ def torch_files(args: argparse.Namespace) -> Files:
 
 
 def rtx_files(args: argparse.Namespace) -> Files:
-    """Return TensorRT-RTX, the graphs of the demo and of sst2, and their expected logits."""
+    """Return the files of stage `rtx` as pairs of name and path.
+
+    They are TensorRT-RTX, the FP16 and INT8 graphs of the demo and of sst2, and their expected logits.
+    """
     bindings = [(f"wheels/{one.name}", one) for one in wheels("rtx-bindings", f"tensorrt-rtx-cu13-bindings=={RTX}")]
     archives = {}
     for name in ("demo", "sst2"):
@@ -150,7 +183,11 @@ def rtx_files(args: argparse.Namespace) -> Files:
 
 
 def trt8_files(args: argparse.Namespace) -> Files:
-    """Return TensorRT 8.5.3's libraries, a Python 3.11 for their bindings, graphs and their expected logits."""
+    """Return the files of stage `trt8` as pairs of name and path.
+
+    They are the libraries of TensorRT 8.5.3, a Python 3.11 that can run its bindings, graphs, and their expected
+    logits.
+    """
     wheel = wheels("trt8-libs", TRT8, python="3.10")[0]
     libs = [(f"libs/{one.name}", one) for one in (xz(member(wheel, name)) for name in TRT8_LIBS)]
     graphs = CACHE / f"trt8-graphs-{toolchain_tree()}"
@@ -165,7 +202,11 @@ def trt8_files(args: argparse.Namespace) -> Files:
 
 
 def ortgpu_files(args: argparse.Namespace) -> Files:
-    """Return ONNX Runtime for CUDA; its largest library is a file of its own."""
+    """Return the files of stage `ortgpu` as pairs of name and path.
+
+    They are ONNX Runtime for CUDA, with its largest library as a file of its own, and the wheels that an image with
+    PyTorch lacks.
+    """
     wheel = wheels("ort", ORT)[0]
     provider = xz(member(wheel, ORT_PROVIDER))
     small = CACHE / "ort-small.tar"

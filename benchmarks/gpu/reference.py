@@ -1,6 +1,8 @@
-"""Write the expected logits of 64 rows: FP32, FP16 and INT8 graphs on ONNX Runtime. `pack.py` calls it.
+"""Write 64 rows and their logits, computed with FP32, FP16 and INT8 graphs in ONNX Runtime. `pack.py` calls it.
 
-python reference.py TABLE.tsv FP16_BUNDLE INT8_BUNDLE OUT.npz
+Stage `rtx` compares its own logits with these.
+
+    python reference.py TABLE.tsv FP16_BUNDLE INT8_BUNDLE OUT.npz
 """
 
 import sys
@@ -13,7 +15,10 @@ ROWS, LENGTH = 64, 64
 
 
 def main(table: Path, fp16: Path, int8: Path, out: Path) -> None:
-    """Write the token ids and mask, padded to one length, and the logits of each graph."""
+    """Write the token ids and masks of ROWS rows of `table`, padded to LENGTH, and each graph's logits to `out`.
+
+    The keys of the file are input_ids, attention_mask, fp32, fp16 and int8.
+    """
     import pandas as pd
     from transformers import AutoTokenizer
 
@@ -34,7 +39,7 @@ def main(table: Path, fp16: Path, int8: Path, out: Path) -> None:
         kept[label] = session.run(None, feed)[0].astype(np.float32)
     np.savez_compressed(out, **kept)
     changed = {key: int((kept[key].argmax(1) != kept["fp32"].argmax(1)).sum()) for key in ("fp16", "int8")}
-    print(f"{table}: {len(rows)} rows; labels that differ from FP32: {changed}")
+    print(f"{table}: {len(rows)} rows; number of labels that differ from FP32's: {changed}")
 
 
 if __name__ == "__main__":

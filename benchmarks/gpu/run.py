@@ -1,10 +1,17 @@
 """Compare every GPU runtime with transformers in float16: `python benchmarks/gpu/run.py -o FILE`.
 
 The model is DistilBERT-base with random weights; the rows are as long as sst2's, and tokenised beforehand. The baseline
-is transformers in float16 at batch 32 in file order; the others use length-sorted batches. The table has rows/s (the
-median over rounds of random order), joules a row by NVML in separate windows, utilisation by the roofline, and the
-largest difference from float32's logits. A contender that cannot run here is listed with its reason, and the others
-still run. `--device cpu --rows 64` tests the script.
+is transformers in float16 at batch 32 in file order; the other contenders sort the rows by length. The table has these
+columns:
+
+    rows/s, ratio    the median over rounds in random order, and its ratio to the baseline
+    J/row, ratio     the energy of a row by NVML, measured in a window of its own, and its ratio to the baseline
+    MFU              the operations/s without padding, as a fraction of the device's peak
+    |d|              the largest absolute difference of a logit from float32's
+    agree            the fraction of rows with the same label as in float32
+
+A contender that cannot run on this machine is listed with its reason, and the others still run. To test the script
+without a GPU, use `--device cpu --rows 64`.
 """
 
 import argparse
@@ -41,20 +48,20 @@ Record = dict[str, Any]
 
 @dataclasses.dataclass
 class Entry:
-    """An open contender, the batches that were fastest with it, and the seconds of each pass over all rows."""
+    """A contender that is open: its runtime, its fastest batches (`work`), and the seconds of each timed pass."""
 
     infer: Infer
     work: list[Piece]
     passes_s: list[float] = dataclasses.field(default_factory=list)
 
     def run(self) -> None:
-        """Infer all rows."""
+        """Run all rows once."""
         for piece in self.work:
             self.infer(piece.batch)
 
 
 def main(arguments: list[str] | None = None) -> Record:
-    """Run all contenders, print the table, write the record if asked, and return it."""
+    """Run all contenders, print the table, write the record if -o is given, and return it."""
     args = _parse(arguments)
     device = choose_device(args.device, cuda=_has_cuda())
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
@@ -62,7 +69,9 @@ def main(arguments: list[str] | None = None) -> Record:
         chosen = {name: one for name, one in CONTENDERS.items() if name == BASELINE or fnmatch.fnmatch(name, args.only)}
         entries, left_out = open_all(chosen, place, stack)
         if BASELINE not in entries:
-            raise SystemExit(f"{BASELINE}: {left_out[BASELINE]}. Without it there is no baseline.")
+            raise SystemExit(
+                f"{BASELINE}: {left_out[BASELINE]}. This contender is the baseline, so the others cannot be compared."
+            )
         rounds(entries, seconds=args.seconds)
         joules, energy = measure_energy(entries, place, seconds=args.energy_seconds)
         record = {
@@ -82,15 +91,30 @@ def main(arguments: list[str] | None = None) -> Record:
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--rows", type=int, default=8720, help="rows of a pass; sst2's 872 lengths are repeated")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N or auto (default)")
     parser.add_argument(
-        "--seconds", type=float, default=30.0, help="time for the interleaved rounds; there are at least 3"
+        "--rows",
+        type=int,
+        default=8720,
+        help="rows in each pass (default 8720); the lengths of sst2's 872 rows are repeated",
     )
     parser.add_argument(
-        "--energy-seconds", type=float, default=5.0, help="measurement window of each contender; 0: no energy"
+        "--seconds",
+        type=float,
+        default=30.0,
+        help="time for the interleaved rounds in seconds (default 30); at least 3 rounds run",
     )
-    parser.add_argument("--only", default="*", help="contenders whose names match a pattern such as 'torch*'")
+    parser.add_argument(
+        "--energy-seconds",
+        type=float,
+        default=5.0,
+        help="energy window of each contender in seconds (default 5); 0 measures no energy",
+    )
+    parser.add_argument(
+        "--only",
+        default="*",
+        help="run the baseline and the contenders whose names match this pattern, such as 'torch*'",
+    )
     parser.add_argument("-o", "--output", type=Path, help="write the record as JSON")
     parser.add_argument("--small", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
@@ -103,7 +127,10 @@ def _has_cuda() -> bool:
 
 
 def open_all(chosen: dict[str, Contender], place: Place, stack: ExitStack) -> tuple[dict[str, Entry], dict[str, str]]:
-    """Open the contenders that can run, with their fastest batches; return them, and the reasons for the others."""
+    """Open the contenders that can run here, and find the fastest batches of each.
+
+    Returns name -> open contender, and for all others name -> why it was left out. `stack` keeps the contenders open.
+    """
     entries: dict[str, Entry] = {}
     left_out: dict[str, str] = {}
     for name, contender in chosen.items():
@@ -121,7 +148,10 @@ def open_all(chosen: dict[str, Contender], place: Place, stack: ExitStack) -> tu
 
 
 def _entry(infer: Infer, ways: list[list[Piece]]) -> Entry:
-    """Return the runtime with its fastest batches; two passes come first, to compile and to capture CUDA graphs."""
+    """Return the runtime with the fastest of these ways to batch the rows.
+
+    Each one is timed once, after two passes that let the runtime compile and capture CUDA graphs.
+    """
     entries = [Entry(infer, work) for work in ways]
     seconds = []
     for entry in entries:
@@ -134,7 +164,10 @@ def _entry(infer: Infer, ways: list[list[Piece]]) -> Entry:
 
 
 def rounds(entries: dict[str, Entry], *, seconds: float, clock: Callable[[], float] = time.perf_counter) -> None:
-    """Time each contender once a round, in random order, until `seconds` are over."""
+    """Time one pass of each contender per round, in random order, and add it to the entry's `passes_s`.
+
+    Rounds are started until `seconds` are over, but at least LEAST_ROUNDS.
+    """
     generator, begun_s, number = random.Random(0), clock(), 0
     while number < LEAST_ROUNDS or clock() - begun_s < seconds:
         for name in generator.sample(list(entries), len(entries)):
@@ -147,7 +180,11 @@ def rounds(entries: dict[str, Entry], *, seconds: float, clock: Callable[[], flo
 def measure_energy(
     entries: dict[str, Entry], place: Place, *, seconds: float
 ) -> tuple[dict[str, float | None], dict[str, Any]]:
-    """Return the joules of a pass by contender, one window each, and the status of the measurement."""
+    """Measure the energy of each contender in a window of `seconds`.
+
+    Returns name -> joules per pass (None if not measured), and the status of the measurement. If `seconds` is 0,
+    nothing is measured.
+    """
     if not seconds:
         return dict.fromkeys(entries), {"status": "unavailable", "reason": "not_requested"}
     joules: dict[str, float | None] = {}
@@ -164,7 +201,10 @@ def measure_energy(
 def describe_one(
     name: str, contender: Contender, entries: dict[str, Entry], joules: dict[str, float | None], place: Place
 ) -> Record:
-    """Return the figures of one contender, and the medians of its ratios to the baseline within a round."""
+    """Return the record of one contender.
+
+    `rows_per_s_ratio` is the median over rounds of the contender's rows/s divided by the baseline's in that round.
+    """
     entry, base, rows = entries[name], entries[BASELINE], len(place.tokens)
     seconds = statistics.median(entry.passes_s)
     own_j, base_j = joules[name], joules[BASELINE]
@@ -198,12 +238,16 @@ def _utilisation(contender: Contender, entry: Entry, seconds: float, place: Plac
     at = {"backend": contender.backend, "device": place.device, "precision": contender.precision_on(place)}
     try:
         return assess(place.full_graph, speed, rows=len(lengths), **at)
-    except Exception as error:  # such as a GPU without a data sheet: the other figures are still valid
+    except Exception as error:  # such as for a GPU whose peak is unknown: the other figures are still valid
         return {"model_flop_utilisation": None, "reason": "not_counted", "detail": f"{type(error).__name__}: {error}"}
 
 
 def _parity(infer: Infer, place: Place) -> Record:
-    """Return the largest difference of a logit from float32's, the largest logit, and the share of equal labels."""
+    """Compare the logits of a runtime with float32's on at most PARITY_ROWS rows.
+
+    Returns the largest absolute difference of a logit, float32's largest absolute logit, and the fraction of rows with
+    the same label.
+    """
     rows = np.arange(min(PARITY_ROWS, len(place.tokens)))
     batches = [place.tokens.batch(part) for part in np.array_split(rows, max(1, len(rows) // 64))]
     expected, found = _reference(place, batches), np.concatenate([infer(batch) for batch in batches])
@@ -227,7 +271,7 @@ def _reference(place: Place, batches: list[Any]) -> Any:
 
 
 def table(record: Record) -> str:
-    """Return the figures as lines of text, and the contenders that were left out with their reasons."""
+    """Return the table as text, fastest contender first, followed by the contenders that were left out and why."""
     lines = [f"{'':34}{'rows/s':>10}{'ratio':>7}{'J/row':>10}{'ratio':>7}{'MFU':>7}{'|d|':>9}{'agree':>7}"]
     for one in sorted(record["contenders"], key=lambda one: -one["rows_per_s"]):
         figures = (
@@ -241,7 +285,8 @@ def table(record: Record) -> str:
         )
         lines.append(f"{one['name']:34}" + "".join(_cell(*figure) for figure in figures))
     lines += [f"left out: {name}: {why}" for name, why in record["left_out"].items()]
-    lines.append(f"energy: {record['energy']['status']} ({record['energy']['reason']})")
+    why = f" ({reason})" if (reason := record["energy"]["reason"]) else ""
+    lines.append(f"energy: {record['energy']['status']}{why}")
     return "\n".join(lines)
 
 

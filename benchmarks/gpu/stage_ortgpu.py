@@ -1,8 +1,10 @@
-"""Stage `ortgpu`: ONNX Runtime on CUDA: the fused graph, the error on a fall-back to the CPU, and throughput.
+"""Stage `ortgpu`: checks ONNX Runtime on CUDA.
 
     python3 kit.py run ortgpu [--seconds 240] [--only STEP,...] [--dry]
 
-It builds the demo's model; if stage `torch` was unpacked on the same machine, it builds its sst2 checkpoint too.
+It checks the fused float16 graph, the error that is raised when ONNX Runtime falls back to the CPU, and the throughput.
+It builds a bundle of the demo's model and, if stage `torch` was unpacked on the same machine, one of that stage's sst2
+checkpoint.
 """
 
 import os
@@ -19,7 +21,7 @@ EVALS = {"fp32": ["--file", "model.onnx"], "fp16": [], "fp16 graphs": ["--cuda-g
 
 
 def main() -> None:
-    """Run all steps."""
+    """Run all steps of the stage."""
     args = arguments("ortgpu", 240.0)
     stage = Stage("ortgpu", args.seconds, args.only)
     site, results = HOME / "site-ort", HOME / "ortgpu-results"
@@ -49,7 +51,7 @@ def main() -> None:
 
 
 def environment(site: Path) -> dict[str, str]:
-    """Return the variables with which ONNX Runtime finds the CUDA libraries of PyTorch's packages."""
+    """Return the environment variables that let ONNX Runtime find the CUDA libraries in PyTorch's packages."""
     import torch
 
     packages = Path(torch.__file__).parent.parent / "nvidia"
@@ -64,7 +66,10 @@ def environment(site: Path) -> dict[str, str]:
 def build_and_evaluate(
     stage: Stage, name: str, source: list[object], results: Path, env: dict[str, str], *, dry: bool
 ) -> None:
-    """Build an FP16 bundle, and evaluate its FP32 graph, its fused graph, and that with CUDA graphs."""
+    """Build an FP16 bundle, and evaluate its FP32 graph, its fused graph, and its fused graph with CUDA graphs.
+
+    `name` names the bundle in the table and in the files of results, and `source` has the options of the model.
+    """
     bundle = results / f"bundle-{name}"
     command = [PYTHON, "-m", "toolchain", "build", *source, "--precision", "fp16", "-o", bundle, "-q"]
     stage.run(f"build {name}", command, least=20, most=120, env=env)

@@ -1,9 +1,9 @@
-"""Stage `torch`: the project's GPU code on PyTorch, NVML and PyCUDA, with the Python of the GPU machine.
+"""Stage `torch`: checks the project's code for PyTorch, NVML and PyCUDA, with the GPU machine's own Python.
 
     python3 kit.py run torch [--seconds 420] [--only STEP,...] [--dry]
 
-The most valuable steps come first. A step for which too little time is left is skipped, and the table says so.
-`--dry` runs on a CPU, to test the script.
+The most valuable steps come first. A step for which too little time is left is skipped, and the table says so. To test
+the script, `--dry` runs it on a CPU.
 """
 
 import argparse
@@ -35,7 +35,7 @@ LATE_EVALS = {
     "fp32 energy": [*FP32, *SDPA, *ENERGY],
     "fp16 packed energy": [*FP16, *PACKED, *ENERGY],
 }
-BENCHES = {  # label -> contenders beside the baseline, least and most seconds
+BENCHES = {  # label -> contenders in addition to the baseline, time that must be left, time limit (s)
     "bench quick": ("torch fp16 [!c]*", 90, 180),
     "bench compiled": ("torch fp16 compiled*", 90, 240),
     "bench eights": ("torch *8 compiled", 90, 240),
@@ -49,7 +49,7 @@ INVENTORY = (
 
 
 def main() -> None:
-    """Run all steps."""
+    """Run all steps of the stage."""
     args = arguments("torch", 420.0)
     stage = Stage("torch", args.seconds, args.only)
     site, results = HOME / "site", HOME / "torch-results"
@@ -73,28 +73,34 @@ def main() -> None:
 
 
 def arguments(name: str, seconds: float) -> argparse.Namespace:
-    """Return the options that every stage has."""
+    """Parse the options that every stage has. `seconds` is the default time limit of the stage `name`."""
     parser = argparse.ArgumentParser(prog=f"kit.py run {name}")
-    parser.add_argument("--seconds", type=float, default=seconds, help=f"time limit (default {seconds:g})")
+    parser.add_argument("--seconds", type=float, default=seconds, help=f"time limit in seconds (default {seconds:g})")
     parser.add_argument(
         "--only",
         type=lambda text: [one for one in text.split(",") if one],
         default=[],
         metavar="STEP,...",
-        help="steps whose names begin so",
+        help="run only the steps whose names begin with one of these",
     )
-    parser.add_argument("--dry", action="store_true", help="run without a GPU, to test the script")
+    parser.add_argument("--dry", action="store_true", help="test the script without a GPU")
     return parser.parse_args()
 
 
 def look(stage: Stage, results: Path) -> None:
-    """List what the machine has; measure NVML's behaviour and one idle command; run tests/test_gpu.py."""
+    """Run the steps that examine the machine.
+
+    They list its software, run `toolchain doctor`, measure how NVML behaves, measure an idle command with
+    `toolchain power`, and run tests/test_gpu.py.
+    """
     stage.run(
         "look",
         ["bash", "-c", INVENTORY],
         least=5,
         most=60,
-        summary=lambda stdout: f"libnvinfer: {stdout.count('libnvinfer')}, Python.h: {stdout.count('Python.h')}",
+        summary=lambda stdout: (
+            f"mentions of libnvinfer: {stdout.count('libnvinfer')}, Python.h: {stdout.count('Python.h')}"
+        ),
     )
     stage.run("doctor", [PYTHON, "-m", "toolchain", "doctor", "--json"], least=5, most=90, summary=doctor)
     facts = [PYTHON, HOME / "nvml_facts.py", results / "nvml_facts.json", "--seconds", "6"]
@@ -106,7 +112,7 @@ def look(stage: Stage, results: Path) -> None:
 
 
 def evaluate(stage: Stage, name: str, options: list[str], results: Path, *, dry: bool) -> None:
-    """Run `toolchain eval` on the sst2 checkpoint."""
+    """Run `toolchain eval` with these options on the sst2 checkpoint; write its JSON to `results`."""
     command = [PYTHON, "-m", "toolchain", "eval", "-m", KIT / "sst2", "--task", "sst2", "--data", KIT / "data"]
     command += ["--backend", "torch", "--device", "cpu" if dry else "cuda", *options, "--json", "-q"]
     if dry:
@@ -119,7 +125,10 @@ def evaluate(stage: Stage, name: str, options: list[str], results: Path, *, dry:
 
 
 def bench(stage: Stage, label: str, results: Path, *, dry: bool) -> None:
-    """Run the project's GPU benchmark, which makes a DistilBERT-base of random weights; only it sees torchao."""
+    """Run benchmarks/gpu/run.py with the contenders that BENCHES has for this label.
+
+    torchao is installed in a folder of its own, which is in PYTHONPATH only for runs with INT8 or FP8 contenders.
+    """
     only, least, most = BENCHES[label]
     if label == "bench all" and "bench all" not in stage.only:
         return  # it takes seven minutes or more, so it runs only by name
@@ -143,24 +152,24 @@ def bench(stage: Stage, label: str, results: Path, *, dry: bool) -> None:
 
 
 def last_line(stdout: str) -> str:
-    """Return the last line that is not empty."""
+    """Return the last line of the output that is not empty."""
     return next((line for line in reversed(stdout.strip().splitlines()) if line.strip()), "")[:150]
 
 
 def doctor(stdout: str) -> str:
-    """Return what doctor finds missing."""
+    """Return the names of what `toolchain doctor` reports as not ok, from its JSON output."""
     return "lacks " + ", ".join(one["name"] for one in json.loads(stdout)["findings"] if one["state"] != "ok")
 
 
 def mean_power(stdout: str) -> str:
-    """Return the main figures of `toolchain power`."""
+    """Return the main figures in the JSON output of `toolchain power`, as text."""
     record = json.loads(stdout)
     keys = ("status", "seconds", "mean_power_w", "joules")
     return str({key: record[key] for key in keys if key in record} or list(record))[:150]
 
 
 def figures(stdout: str) -> str:
-    """Return the accuracy, throughput and joules of a result."""
+    """Return the metric, the parity, the speed and the energy in the JSON output of `toolchain eval`, as text."""
     result = json.loads(stdout)
     energy = result.get("energy") or {}
     joules = energy.get("per_inference_j")
@@ -175,7 +184,7 @@ def figures(stdout: str) -> str:
 
 
 def best(stdout: str) -> str:
-    """Print the benchmark's table; return its first contender."""
+    """Print the benchmark's table, and return its line of the fastest contender."""
     print(stdout, flush=True)
     lines = stdout.strip().splitlines()
     return lines[1][:110] if len(lines) > 1 else ""

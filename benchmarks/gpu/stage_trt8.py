@@ -1,10 +1,16 @@
-"""Stage `trt8`: real engines of TensorRT 8.5.3 with the 8.6.1 bindings, in a carried Python 3.11.
+"""Stage `trt8`: builds and runs engines with TensorRT 8.5.3, in a Python 3.11 that the kit brings along.
 
     python3 kit.py run trt8 [--seconds 330] [--only STEP,...] [--dry]
 
-Steps: load; fp32; fp16; qdq (explicit Q/DQ); sums (FP16 and INT8) and sums32 (INT8), which test the float16
-accumulator; calibrate, the project's calibration network under the real entropy calibrator; plugin16 and plugin8, the
-project's packed graph with the attention plugin in FP16, and in INT8 with the cache just made.
+The bindings are those of TensorRT 8.6.1. The steps are:
+
+    graph               makes the project's packed graphs, without TensorRT
+    load                loads TensorRT, its plugins and its builder
+    fp32, fp16, qdq     run a padded graph in FP32, in FP16, and in INT8 with explicit Q/DQ nodes
+    sums, sums32        run an INT8 GEMM whose sums exceed float16's range, with FP16 allowed or not
+    calibrate           runs TensorRT's entropy calibrator on the project's calibration network
+    plugin16, plugin8   run the packed graph with the attention plugin, in FP16 and in INT8 (with that calibration)
+
 Without a GPU, `--dry` runs each step until it needs one.
 """
 
@@ -33,13 +39,13 @@ STEPS = {
 
 
 def find(name: str) -> str:
-    """Return the path of a library of this machine by its file's name, or an empty text."""
+    """Return the path of the library with this file name on this machine, or an empty string if there is none."""
     command = ["find", "/opt", "/usr/local", "/usr/lib", "-name", name]
     return (subprocess.run(command, capture_output=True, text=True).stdout.split() or [""])[0]
 
 
 def main() -> None:
-    """Run all steps, each in a process of its own."""
+    """Run all steps of the stage, each in a process of its own."""
     args = arguments("trt8", 330.0)
     stage = Stage("trt8", args.seconds, args.only)
     if not args.dry:
@@ -48,7 +54,7 @@ def main() -> None:
     python = root / "usr/bin/python3.11"
     python.chmod(0o755)
     cublas = find("libcublas.so.13")
-    # Its own libz, libexpat and libffi, TensorRT's libraries, and the shims.
+    # TensorRT's libraries, the shims, and the libz, libexpat and libffi that the Python 3.11 needs.
     folders = [KIT / "libs", KIT / "shims", root / "usr/lib/x86_64-linux-gnu", root / "lib/x86_64-linux-gnu"]
     env = {
         "LD_LIBRARY_PATH": search_path(*folders, *([Path(cublas).parent] if cublas else [])),
@@ -68,12 +74,12 @@ def main() -> None:
 
 
 def one_line(stdout: str) -> str:
-    """Return the end of the output on one line."""
+    """Return the last 400 characters of the output, as one line."""
     return stdout.strip().replace("\n", " ")[-400:]
 
 
 def layer_names(file: Path) -> list[str]:
-    """Return the names of an engine's layers, or the error that reading them gave."""
+    """Return the names of an engine's layers from the file of its inspector; if that fails, the error in a list."""
     try:
         layers = json.loads(file.read_text())["Layers"]
     except (ValueError, KeyError) as error:

@@ -1,8 +1,9 @@
-"""One step of stage `trt8`, in the carried Python 3.11 with TensorRT 8.5.3: python3.11 trt8.py STEP KIT OUT REPO
+"""Run one step of stage `trt8`: `python3.11 trt8.py STEP KIT OUT REPO`.
 
-It prints the text for the table. Every step is a process of its own, because a library that does not know the GPU may
-crash. It calls only functions that both the 8.6 bindings and the 8.5.3 library have: neither the optimisation level nor
-version compatibility.
+It runs in the Python 3.11 of the kit, with TensorRT 8.5.3, and prints the text for the table. KIT is the folder of the
+unpacked files, OUT that of the results, and REPO the root of this project. Every step is a process of its own, because
+TensorRT may crash on a GPU that is newer than it. The script calls only functions that both the bindings of 8.6 and the
+library of 8.5.3 have, so it sets neither the optimisation level nor version compatibility.
 """
 
 import ctypes
@@ -28,7 +29,7 @@ Fill = Callable[[Any, Any], object]
 
 
 class Cuda:
-    """The driver's primary context and one stream."""
+    """The CUDA driver, through ctypes: its primary context, and one stream."""
 
     def __init__(self) -> None:
         self.lib = ctypes.CDLL("libcuda.so.1")
@@ -40,37 +41,47 @@ class Cuda:
         self("cuStreamCreate", ctypes.byref(self.stream), 1)
 
     def __call__(self, name: str, *arguments: object) -> None:
-        """Call a function of the driver. Raises RuntimeError with its CUresult."""
+        """Call a function of the driver.
+
+        Raises:
+            RuntimeError: the function fails; the message has its CUresult.
+        """
         status = getattr(self.lib, name)(*arguments)
         if status:
-            raise RuntimeError(f"{name} returns CUresult {status}")
+            raise RuntimeError(f"{name} failed with CUresult {status}")
 
     def memory(self, array: Array) -> int:
-        """Return the device address of a copy of the array."""
+        """Allocate device memory, copy the array into it, and return its address."""
         place = ctypes.c_uint64()
         self("cuMemAlloc_v2", ctypes.byref(place), ctypes.c_size_t(max(array.nbytes, 16)))
         self.upload(place.value, array)
         return place.value
 
     def upload(self, place: int, array: Array) -> None:
-        """Copy an array to the device, and wait, because a stream that does not block ignores the default stream."""
+        """Copy an array to the device address `place`, and wait until the copy is complete.
+
+        The wait is needed because our stream is non-blocking: it does not wait for copies in the default stream.
+        """
         source = array.ctypes.data_as(ctypes.c_void_p)
         self("cuMemcpyHtoD_v2", ctypes.c_uint64(place), source, ctypes.c_size_t(array.nbytes))
         self("cuCtxSynchronize")
 
     def fetch(self, array: Array, place: int) -> Array:
-        """Fill the array from the device, and return it."""
+        """Copy device memory at the address `place` into `array`, and return the array."""
         target = array.ctypes.data_as(ctypes.c_void_p)
         self("cuMemcpyDtoH_v2", target, ctypes.c_uint64(place), ctypes.c_size_t(array.nbytes))
         return array
 
     def wait(self) -> None:
-        """Wait for the stream."""
+        """Wait until the work in the stream is done."""
         self("cuStreamSynchronize", self.stream)
 
 
 def import_trt() -> tuple[Any, Any]:
-    """Return the bindings, with the newer names that the project's code uses, and a logger that keeps its lines."""
+    """Return TensorRT's bindings, and a logger that keeps errors and warnings in `lines`.
+
+    The bindings get the names of newer releases that the project's code uses.
+    """
     import tensorrt_bindings as trt
 
     class Logger(trt.ILogger):
@@ -96,17 +107,28 @@ def import_trt() -> tuple[Any, Any]:
 
 
 def make_builder(trt: Any, logger: Any) -> Any:
-    """Return a builder. Raises RuntimeError with TensorRT's own message."""
+    """Return a builder.
+
+    Raises:
+        RuntimeError: TensorRT cannot make one; the message is its own.
+    """
     try:
         return trt.Builder(logger)
     except TypeError as error:  # the bindings raise it for a null pointer
-        raise RuntimeError("no builder: " + "; ".join(logger.lines[-3:])) from error
+        raise RuntimeError("TensorRT cannot make a builder: " + "; ".join(logger.lines[-3:])) from error
 
 
 def build(
     trt: Any, logger: Any, fill: Fill, flags: tuple[str, ...], calibrator: Any = None, shapes: Any = None
 ) -> tuple[bytes, float]:
-    """Return the plan of the network that `fill(builder, network)` makes, and the seconds that the build took."""
+    """Build the network that `fill(builder, network)` makes; return the plan and the build time in seconds.
+
+    `flags` are names of BuilderFlag; without any, TF32 is switched off. `shapes` maps an input to its smallest, optimal
+    and largest shape.
+
+    Raises:
+        RuntimeError: the build fails; the message is TensorRT's own.
+    """
     builder = make_builder(trt, logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH))
     owned = fill(builder, network)  # it must outlive the build
@@ -130,29 +152,32 @@ def build(
     plan = builder.build_serialized_network(network, config)
     del owned
     if plan is None:
-        raise RuntimeError("; ".join(logger.lines[-3:]) or "the builder gave no plan and no message")
+        raise RuntimeError("; ".join(logger.lines[-3:]) or "the builder returned no plan and gave no message")
     return bytes(plan), time.monotonic() - start
 
 
 def parsed(trt: Any, logger: Any, data: bytes) -> Fill:
-    """Return a function that fills a network from ONNX."""
+    """Return a function that fills a network from the bytes of an ONNX model."""
 
     def fill(builder: Any, network: Any) -> object:
         parser = trt.OnnxParser(network, logger)
         if not parser.parse(data):
             errors = [str(parser.get_error(index)) for index in range(min(2, parser.num_errors))]
-            raise RuntimeError("parser: " + "; ".join(errors))
+            raise RuntimeError("the parser does not accept the graph: " + "; ".join(errors))
         return parser
 
     return fill
 
 
 def run(trt: Any, logger: Any, cuda: Cuda, plan: bytes, batch: dict[str, Array], name: str) -> tuple[Array, str]:
-    """Load and run a plan; return its last output as float32, and a text about its layers and its time."""
+    """Load and run a plan; return its last output as float32, and a text about its layers and its median time.
+
+    `name` names the file of layers that is written to OUT.
+    """
     runtime = trt.Runtime(logger)
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        raise RuntimeError("does not load: " + "; ".join(logger.lines[-3:]))
+        raise RuntimeError("the plan cannot be loaded: " + "; ".join(logger.lines[-3:]))
     layers = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
     (OUT / f"trt8-{name}-layers.json").write_text(layers)
     context = engine.create_execution_context()
@@ -180,20 +205,20 @@ def run(trt: Any, logger: Any, cuda: Cuda, plan: bytes, batch: dict[str, Array],
         cuda.wait()
         times.append(1000 * (time.perf_counter() - start))
     fused, int8 = sum(layers.count(word) for word in ("fMHA", "_mha", "QKVToContext")), layers.count("Int8")
-    counted = f"{engine.num_layers} layers ({int8}x Int8 in them, {fused}x attention kernels)"
+    counted = f"{engine.num_layers} layers, which mention Int8 {int8} times and attention kernels {fused} times"
     return found, f"{counted}, {statistics.median(times):.3f} ms"
 
 
 def difference(found: Array, expected: Array, fp32: Array) -> str:
-    """Return the largest difference from the expected logits and from FP32's."""
+    """Return the largest absolute differences from the expected logits and from those of FP32, as text."""
     if not np.isfinite(found).all():
-        return f"NOT FINITE: {int((~np.isfinite(found)).sum())} of {found.size}"
+        return f"NaN or infinite LOGITS: {int((~np.isfinite(found)).sum())} of {found.size}"
     own, other = np.abs(found - expected).max(), np.abs(found - fp32).max()
-    return f"|d| {own:.1e} (to FP32 {other:.1e}, logits up to {np.abs(fp32).max():.2f})"
+    return f"largest |d| {own:.1e} (to FP32 {other:.1e}; largest |logit| {np.abs(fp32).max():.2f})"
 
 
 def encoder() -> Any:
-    """Return the carried model as the project's `Encoder`."""
+    """Return the model in the kit as the project's `Encoder`, which the packed graphs are made from."""
     from toolchain import graph
     from toolchain.graph.encoder import parse_encoder
 
@@ -201,7 +226,10 @@ def encoder() -> Any:
 
 
 def plugin_graph(integer: bool) -> bytes:
-    """Return the project's graph without padding, for the plugins of 8.5, in the opset that its parser supports."""
+    """Return the project's packed graph (without padding) for TensorRT 8.5, as the bytes of an ONNX model.
+
+    It uses the plugins of 8.5 and an opset that the parser of 8.5 supports. With `integer`, the attention is in INT8.
+    """
     from toolchain import graph
     from toolchain.graph.plugin_graph import QKV, SKIP_NORM, packed_graph
 
@@ -213,7 +241,7 @@ def plugin_graph(integer: bool) -> bytes:
 
 
 class Steps:
-    """The steps that need TensorRT; each prints its result."""
+    """The steps that need TensorRT. Each method runs one, and prints the text for the table."""
 
     def __init__(self, trt: Any, logger: Any) -> None:
         self.trt, self.logger = trt, logger
@@ -221,7 +249,7 @@ class Steps:
         self.batch = {name: self.expected[name] for name in ("input_ids", "attention_mask")}
 
     def graph(self, step: str) -> None:
-        """Build and run a padded graph: `fp32`, `fp16` or `qdq`."""
+        """Build and run a padded graph in FP32 (`fp32`), FP16 (`fp16`) or INT8 with Q/DQ nodes (`qdq`)."""
         data = (KIT / "graphs" / ("qdq.onnx" if step == "qdq" else "fp32.onnx")).read_bytes()
         flags: dict[str, tuple[str, ...]] = {"fp32": (), "fp16": ("FP16",), "qdq": ("FP16", "INT8")}
         shapes = {name: ((1, 16), (8, 128), (8, 128)) for name in self.batch}
@@ -232,7 +260,10 @@ class Steps:
         print(f"built in {seconds:.0f} s, {len(plan) / 2**20:.1f} MiB; {off}; {text}")
 
     def sums(self, step: str) -> None:
-        """Run one INT8 GEMM whose sums pass 65,504, with FP16 allowed (`sums`) or not (`sums32`)."""
+        """Run one INT8 GEMM with sums above 65,504, the largest float16 number.
+
+        The builder may use FP16 kernels in step `sums`, but not in `sums32`.
+        """
         flags = ("INT8",) if step == "sums32" else ("FP16", "INT8")
         fill = parsed(self.trt, self.logger, (KIT / "graphs/sums.onnx").read_bytes())
         plan, _ = build(self.trt, self.logger, fill, flags)
@@ -243,11 +274,11 @@ class Steps:
         bad = int((~np.isfinite(found))[over].sum())
         print(
             f"{int(over.sum())} of {over.size} sums above 65,504: right {int(good[over].sum())}, inf or NaN {bad}; "
-            f"others right {int(good[~over].sum())} of {int((~over).sum())}; {text}"
+            f"of the {int((~over).sum())} other sums right {int(good[~over].sum())}; {text}"
         )
 
     def calibrate(self) -> None:
-        """Run the real entropy calibrator over the project's calibration network; keep its cache."""
+        """Run TensorRT's entropy calibrator on the project's calibration network; write its cache for `plugin8`."""
         read = encoder()
         from toolchain.engine.calibrator import entropy_calibrator
         from toolchain.engine.plugins import FIXED_LENGTH, plugin_versions
@@ -276,10 +307,10 @@ class Steps:
         (OUT / "trt8-calibration.cache").write_bytes(calibrator.cache_written)
         lines, last = calibrator.cache_written.decode().splitlines(), "; ".join(self.logger.lines[-1:])
         read_batches = f"{calibrator.batches_seen} of 4 batches"
-        print(f"{read_batches}, {lines[0]}, {len(lines) - 1} scales, {seconds:.0f} s; {last}")
+        print(f"{read_batches} read, cache {lines[0]}, {len(lines) - 1} scales, {seconds:.0f} s; last log line: {last}")
 
     def plugin(self, step: str) -> None:
-        """Run the packed graph with the attention plugin, in FP16 (`plugin16`) or INT8 (`plugin8`)."""
+        """Build and run the packed graph with the attention plugin, in FP16 (`plugin16`) or in INT8 (`plugin8`)."""
         integer, cache = step == "plugin8", None
         data = plugin_graph(integer)
         from toolchain.graph.plugin_graph import pack_batch
@@ -298,11 +329,11 @@ class Steps:
         found, text = run(self.trt, self.logger, self.cuda, plan, rows, step)
         missing = sum("Missing scale" in line for line in self.logger.lines)
         off = difference(found, self.expected["fp32"], self.expected["fp32"])
-        print(f"built in {seconds:.0f} s; {off}; {missing} missing scales; {text}")
+        print(f"built in {seconds:.0f} s; {off}; {missing} warnings of a missing scale; {text}")
 
 
 def load(trt: Any, logger: Any) -> None:
-    """Print the versions of the bindings and of the BERT plugins, and what the builder says of the GPU."""
+    """Print the versions of the bindings and of the BERT plugins, and whether the GPU has fast FP16 and INT8."""
     creators = [one for one in trt.get_plugin_registry().real.plugin_creator_list]
     names = {f"{one.name} {one.plugin_version}" for one in creators if one.name.startswith(("CustomQKV", "CustomSkip"))}
     print(f"bindings {trt.__version__}; {', '.join(sorted(names))}; ", end="")
@@ -312,10 +343,10 @@ def load(trt: Any, logger: Any) -> None:
 
 
 def main() -> None:
-    """Run the step."""
+    """Run the step STEP."""
     sys.path.insert(0, str(REPO))
     if STEP == "graph":  # without TensorRT, so that the project's part can be tested anywhere
-        print(f"packed graphs of {len(plugin_graph(False))} and {len(plugin_graph(True))} bytes")
+        print(f"packed graphs: {len(plugin_graph(False))} bytes in FP16, {len(plugin_graph(True))} bytes in INT8")
         return
     trt, logger = import_trt()
     trt.init_libnvinfer_plugins(logger, "")
@@ -332,7 +363,7 @@ def main() -> None:
     elif STEP.startswith("plugin"):
         steps.plugin(STEP)
     else:
-        raise SystemExit(f"unknown step {STEP}")
+        raise SystemExit(f"unknown step {STEP}. See STEPS in stage_trt8.py.")
     (OUT / f"trt8-{STEP}-log.txt").write_text("\n".join(logger.lines))
 
 

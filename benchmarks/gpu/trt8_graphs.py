@@ -1,9 +1,11 @@
-"""Write graphs for TensorRT 8.5 and their expected outputs; `pack.py` calls it: python trt8_graphs.py OUT_FOLDER
+"""Write the graphs of stage `trt8` and their expected outputs: `python trt8_graphs.py OUT_FOLDER`. `pack.py` calls it.
 
-The model is a DistilBERT of two layers, width 256, heads of 64 and random weights, exported by the project. `fp32.onnx`
-is its graph in the operators and opset of 8.5 (LayerNorm in steps), `qdq.onnx` the same with float32 Q/DQ before every
-MatMul, and `sums.onnx` one INT8 GEMM whose sums pass 65,504. `reference.npz` has the ids and mask, the logits by ONNX
-Runtime, and the exact sums.
+The model is a DistilBERT with two layers, width 256, head size 64 and random weights, which the project exports.
+
+    fp32.onnx       its graph in the operators and the opset of TensorRT 8.5 (a LayerNorm is several operators)
+    qdq.onnx        the same graph with Q/DQ nodes before every MatMul, with scales in float32
+    sums.onnx       one INT8 GEMM with sums above 65,504, the largest float16 number
+    reference.npz   the ids and the mask, the logits by ONNX Runtime, and the exact sums of the GEMM
 """
 
 import shutil
@@ -23,7 +25,7 @@ Array = NDArray[Any]
 
 
 def export(folder: Path) -> Path:
-    """Write the checkpoint and its graph by the project's exporter; return the graph's file."""
+    """Write the checkpoint and, with the project's exporter, its graph model.onnx; return the path of the graph."""
     import torch
     from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
@@ -42,7 +44,7 @@ def export(folder: Path) -> Path:
 
 
 def lowered(file: Path) -> onnx.ModelProto:
-    """Return a float32 graph in the operators of TensorRT 8, by the project's pass."""
+    """Return a float32 graph rewritten in the operators of TensorRT 8 by the project's own graph pass."""
     from toolchain import graph
     from toolchain.graph.trt8 import for_trt8
 
@@ -54,7 +56,7 @@ def lowered(file: Path) -> onnx.ModelProto:
 
 
 def run(model: onnx.ModelProto, batch: dict[str, Array], outputs: list[str] | None = None) -> list[Array]:
-    """Return the outputs by ONNX Runtime, or these inner tensors."""
+    """Run a batch in ONNX Runtime, and return the graph's outputs, or the inner tensors that `outputs` names."""
     if outputs:
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
@@ -67,7 +69,10 @@ def run(model: onnx.ModelProto, batch: dict[str, Array], outputs: list[str] | No
 
 
 def quantized(model: onnx.ModelProto, batch: dict[str, Array]) -> onnx.ModelProto:
-    """Return the graph with Q and DQ before every MatMul: activations by the largest value seen, weights by channel."""
+    """Return the graph with a Q/DQ pair before each input of every MatMul.
+
+    The scale of an activation comes from its largest absolute value in `batch`. A weight has a scale for each column.
+    """
     made = onnx.ModelProto()
     made.CopyFrom(model)
     graph = made.graph
@@ -97,7 +102,10 @@ def quantized(model: onnx.ModelProto, batch: dict[str, Array]) -> onnx.ModelProt
 
 
 def qdq_pair(graph: onnx.GraphProto, name: str, scale: Array, axis: dict[str, int]) -> list[onnx.NodeProto]:
-    """Add a scale and a zero point to the graph; return a QuantizeLinear and a DequantizeLinear for the tensor."""
+    """Return a QuantizeLinear and a DequantizeLinear node for the tensor `name`, and add their scale to the graph.
+
+    `axis` has the attribute `axis` of both nodes, or is empty for one scale per tensor.
+    """
     zero = np.zeros(np.shape(scale), np.int8)
     graph.initializer.append(numpy_helper.from_array(np.asarray(scale, np.float32), f"{name}.s"))
     graph.initializer.append(numpy_helper.from_array(zero, f"{name}.z"))
@@ -107,7 +115,7 @@ def qdq_pair(graph: onnx.GraphProto, name: str, scale: Array, axis: dict[str, in
 
 
 def sums() -> tuple[onnx.ModelProto, Array, Array]:
-    """Return one GEMM with Q/DQ in float32, its input, and its integer sums and exact outputs."""
+    """Return a graph with one INT8 GEMM (Q/DQ nodes), its float32 input, and its exact integer sums and outputs."""
     k, n, m = 256, 64, 64
     generator = np.random.default_rng(0)
     w = np.clip(np.arange(1, n + 1)[None, :] * 2 - generator.integers(0, 2, (k, n)), 1, 127).astype(np.int64)
@@ -137,12 +145,14 @@ def sums() -> tuple[onnx.ModelProto, Array, Array]:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     exact = (q @ w) * (s_x * s_w) + 1
     found = run(model, {"x": (q * s_x).astype(np.float32)})[0]
-    assert np.abs(found / exact - 1).max() < 1e-5, "the quantized weights differ from the intended integers"
+    assert np.abs(found / exact - 1).max() < 1e-5, (
+        "ONNX Runtime's outputs differ from the exact ones: the weights are not quantized to the intended integers"
+    )
     return model, (q * s_x).astype(np.float32), np.stack([(q @ w).astype(np.float64), exact])
 
 
 def main(folder: Path) -> None:
-    """Write all files."""
+    """Write all graphs and reference.npz into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(1)
     lengths = generator.integers(8, LENGTH + 1, ROWS)
@@ -161,7 +171,7 @@ def main(folder: Path) -> None:
         onnx.save(model, folder / f"{name}.onnx")
     np.savez(folder / "reference.npz", **batch, **expected, x=x, sums=exact[0], exact=exact[1])
     off = {name: float(np.abs(expected[name] - expected["logits"]).max()) for name in ("fp32", "qdq")}
-    print("trt8 graphs: first logits", expected["logits"][0], "largest differences", off)
+    print("trt8 graphs: logits of the first row", expected["logits"][0], "largest |difference| from the export", off)
 
 
 if __name__ == "__main__":

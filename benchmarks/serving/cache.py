@@ -1,7 +1,7 @@
-"""What `toolchain serve --cache` gains on repeated texts, and what it costs on new ones.
+"""How much faster `toolchain serve --cache` answers repeated texts, and how much slower new ones.
 
-Two services of one INT8 bundle, with and without the cache, get the same requests in interleaved rounds: new texts, and
-then the same texts again. The bundle has the shapes of DistilBERT-base and random weights.
+Two services of one INT8 bundle, one with the cache and one without, get the same requests in interleaved rounds: new
+texts, and then the same texts again. The model has the shapes of DistilBERT-base and random weights.
 """
 
 import argparse
@@ -29,12 +29,12 @@ from workloads import WORKLOADS
 NEW, TWICE = "time with the cache / without, new texts", "rows per second with the cache / without, each text twice"
 TARGETS = (Target(TWICE, 1.9), Target(NEW, 1.02, most=True))
 
-# Rows that the cache keeps: more than a run sends.
+# Rows that the cache may hold: more than a run sends, so that none is evicted.
 KEPT = "1000000"
 
 
 async def send(url: str, texts: Iterable[str], clients: int) -> float:
-    """Send a request for each text from clients that each wait for the response; return the seconds of all."""
+    """Send a request for each text, from `clients` clients that each wait for the response; return the seconds."""
     left = iter(texts)
 
     async def client(session: aiohttp.ClientSession) -> None:
@@ -51,7 +51,7 @@ async def send(url: str, texts: Iterable[str], clients: int) -> float:
 
 
 def measure(bundle: Path, texts: list[str], *, rounds: int, clients: int) -> dict[str, Ratio]:
-    """Return both figures as medians over rounds; the first round warms up."""
+    """Return the ratios NEW and TWICE, with the median over `rounds` rounds. A warm-up round is not counted."""
     numbers, generator = itertools.count(), random.Random(0)
     new: list[float] = []
     twice: list[float] = []
@@ -70,11 +70,13 @@ def measure(bundle: Path, texts: list[str], *, rounds: int, clients: int) -> dic
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure the cache, and print both ratios and whether they meet their targets."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9, metavar="N")
-    parser.add_argument("--clients", type=int, default=8, metavar="N")
-    parser.add_argument("--texts", type=int, default=256, metavar="N", help="different texts of a round")
+    parser.add_argument("--rounds", type=int, default=9, metavar="N", help="interleaved rounds (default 9)")
+    parser.add_argument("--clients", type=int, default=8, metavar="N", help="concurrent clients (default 8)")
+    parser.add_argument(
+        "--texts", type=int, default=256, metavar="N", help="different texts in each round (default 256)"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         bundle, texts = WORKLOADS["base"](Path(folder))

@@ -1,7 +1,8 @@
-"""Compare connection layers of HTTP: ours, and uvicorn's two unmodified, by what they do and by CPU time.
+"""Compare three HTTP/1.1 connection layers by conformance and CPU time: ours, and uvicorn's on httptools and on h11.
 
-Each serves an application that returns the length of a request's body. CPU time is that of the event loop's thread, so
-that other processes do not change it. Run: python benchmarks/serving/connections.py
+A connection layer parses requests from a socket and writes responses to it. Each layer serves an application that
+returns the length of the request's body. CPU time is that of the event loop's thread, so that other processes do not
+change it. Run: python benchmarks/serving/connections.py
 """
 
 import asyncio
@@ -30,22 +31,22 @@ LAST = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 OFFER = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: %d\r\n\r\n"
 REQUESTS, ROUNDS = 4000, 7
 
-# Case -> what is sent, packet by packet, and the statuses that the standards ask for; none is a closed connection.
+# Case -> the packets that the client sends, and the response statuses that the HTTP standards require.
 CASES: dict[str, tuple[list[bytes], list[int]]] = {
-    "body behind an offer to upgrade": ([OFFER % len(BODY), BODY, LAST], [200, 200]),
+    "body of a request with the header Upgrade": ([OFFER % len(BODY), BODY, LAST], [200, 200]),
     "no Host": ([b"GET / HTTP/1.1\r\n\r\n"], [400]),
     "two Hosts": ([b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n"], [400]),
     "HTTP/2.0": ([b"GET / HTTP/2.0\r\nHost: x\r\n\r\n"], [400]),
     "head of 200 kB": ([b"GET / HTTP/1.1\r\nHost: x\r\n" + b"a: b\r\n" * 33_000 + b"\r\n"], [400]),
     "trailers of 200 kB": ([CHUNKED + b"a: b\r\n" * 33_000 + b"\r\n"], [400]),
-    "garbage behind a request": ([POST + b"garbage\r\n\r\n"], [200, 400]),
-    "request behind the last one": ([LAST + POST], [200]),
-    "client that closes its side": ([POST, b""], [200]),
+    "garbage after a request": ([POST + b"garbage\r\n\r\n"], [200, 400]),
+    "request after Connection: close": ([LAST + POST], [200]),
+    "client that half-closes the connection": ([POST, b""], [200]),
 }
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
-    """Return the length of the body, as an ASGI application."""
+    """Respond with the length of the request's body in decimal. This is an ASGI application, for uvicorn."""
     size, more = 0, True
     while more:
         message = await receive()
@@ -56,12 +57,12 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
 
 
 class Application:
-    """The same without ASGI."""
+    """The same application as `application`, with the interface of our own connection layer instead of ASGI."""
 
     max_body_bytes = 1 << 20
 
     async def __call__(self, request: Request) -> Response:
-        """Return the length of the body."""
+        """Return a response with the length of the request's body in decimal."""
         if request.fault:
             return Response(b"", request.fault.reason.http)
         body = await request.read()
@@ -70,13 +71,13 @@ class Application:
 
 
 def ours() -> Callable[[], asyncio.Protocol]:
-    """Return what makes our connections."""
+    """Return a function that makes a connection object of our own layer, as asyncio calls it for each client."""
     server: Any = SimpleNamespace(application=Application(), places=Places[Connection](1000), date=b"today")
     return lambda: Connection(server)
 
 
 def uvicorns(http: Any) -> Callable[[], asyncio.Protocol]:
-    """Return what makes uvicorn's connections, on httptools or h11."""
+    """Return a function that makes a connection object of uvicorn. `http` names the parser: `httptools` or `h11`."""
     config = uvicorn.Config(application, http=http, ws="none", lifespan="off", log_level="critical", access_log=False)
     config.load()
     state = ServerState()
@@ -88,7 +89,7 @@ LAYERS = {"ours": ours, "uvicorn, httptools": lambda: uvicorns("httptools"), "uv
 
 @contextlib.contextmanager
 def serving(layer: str) -> Iterator[tuple[int, Callable[[], float]]]:
-    """Yield the port of a server, and a function that returns the CPU seconds of its thread."""
+    """Start a server with this layer in a thread; yield its port, and a function that returns its CPU seconds."""
     loop = uvloop.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True).start()
 
@@ -107,7 +108,10 @@ def serving(layer: str) -> Iterator[tuple[int, Callable[[], float]]]:
 
 
 def statuses(port: int, packets: list[bytes]) -> list[int]:
-    """Return the statuses of the responses. An empty packet closes the client's side."""
+    """Send packets on one connection, and return the statuses of the responses, without interim ones (100).
+
+    An empty packet stands for the client closing its sending side.
+    """
     found = b""
     with socket.create_connection(("127.0.0.1", port), 5) as client, contextlib.suppress(OSError):
         client.settimeout(1)
@@ -120,7 +124,10 @@ def statuses(port: int, packets: list[bytes]) -> list[int]:
 
 
 def cpu_us(port: int, spent: Callable[[], float]) -> float:
-    """Return the CPU time of one request on a connection that stays open, in microseconds."""
+    """Return the server's CPU time per request in microseconds, as the mean over REQUESTS on one open connection.
+
+    `spent` returns the CPU seconds of the server's thread until now.
+    """
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.sendall(POST)
         client.recv(4096)
@@ -132,19 +139,19 @@ def cpu_us(port: int, spent: Callable[[], float]) -> float:
 
 
 def main() -> None:
-    """Print the cases that each layer gets wrong, and its CPU time."""
+    """Print, for each layer, the cases to which it responds with wrong statuses, and its CPU time per request."""
     times: dict[str, list[float]] = {layer: [] for layer in LAYERS}
     with contextlib.ExitStack() as stack:
         servers = {layer: stack.enter_context(serving(layer)) for layer in LAYERS}
         for layer, (port, _) in servers.items():
             found = {case: statuses(port, packets) for case, (packets, _) in CASES.items()}
             wrong = [f"{case} {found[case]}" for case, (_, right) in CASES.items() if found[case] != right]
-            print(f"{layer}: {len(wrong)} of {len(CASES)} wrong: {'; '.join(wrong) or '-'}")
+            print(f"{layer}: wrong statuses in {len(wrong)} of {len(CASES)} cases: {'; '.join(wrong) or '-'}")
         for _ in range(ROUNDS):
             for layer, server in servers.items():
                 times[layer].append(cpu_us(*server))
     for layer, values in times.items():
-        print(f"{layer}: {statistics.median(values):.0f} us of CPU a request")
+        print(f"{layer}: {statistics.median(values):.0f} us of CPU time per request")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""A simple application: FastAPI, a tokenizer, a session of ONNX Runtime. Its requests and responses are those of ours.
+"""A simple inference service for comparison: FastAPI, a tokenizer, and a session of ONNX Runtime.
 
-uvicorn runs it in a process of its own, as `fastapi_app:app`, with the bundle in BUNDLE and its graph in FILE.
+Its requests and responses have the same form as those of `toolchain serve`. uvicorn runs it in a process of its own, as
+`fastapi_app:app`. Environment variables configure it: BUNDLE (folder), FILE (graph in it), LABELS (JSON list) and
+MAX_LENGTH (tokens).
 """
 
 import json
@@ -30,7 +32,10 @@ def ready() -> None:
 
 @app.post("/v2/models/{name}/infer")
 def infer(name: str, request: dict[str, Any]) -> dict[str, Any]:
-    """Answer one request. FastAPI runs this function in a thread of its pool, because it is not async."""
+    """Return the labels, scores and logits of a request's texts, in the Open Inference Protocol.
+
+    FastAPI runs this function in a thread of its pool, because it is not async.
+    """
     encoded = tokenizer.encode_batch(request["inputs"][0]["data"])
     feeds = {
         "input_ids": np.array([row.ids for row in encoded], np.int32),

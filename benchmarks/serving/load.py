@@ -1,4 +1,8 @@
-"""Load from another process: clients that send a request after each response (wrk), or requests at random times."""
+"""Load generators for HTTP services, each in a process of its own.
+
+A closed loop has clients that send the next request when they have the response (wrk). An open loop sends requests at
+random times, whether or not the earlier ones are answered.
+"""
 
 import asyncio
 import json
@@ -18,7 +22,7 @@ SCRIPT = Path(__file__).with_name("load.lua")
 
 @dataclass(frozen=True)
 class Load:
-    """The figures of a load; `lost` counts requests without status 200."""
+    """The figures of a load: requests per second, latencies, and the number of requests without status 200 (`lost`)."""
 
     per_s: float
     p50_ms: float
@@ -32,7 +36,10 @@ def has_wrk() -> bool:
 
 
 def closed(url: str, bodies: Path, *, clients: int, seconds: float) -> Load:
-    """Load with clients that each wait for the response before the next request (a closed loop)."""
+    """Load `url` for `seconds` with clients that each wait for the response before the next request (a closed loop).
+
+    `bodies` is a file with one request body per line; the clients send them in turn.
+    """
     command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds:g}s", "--latency", "-s", str(SCRIPT), url, "--", str(bodies)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout.strip().splitlines()[-1])
@@ -42,14 +49,20 @@ def closed(url: str, bodies: Path, *, clients: int, seconds: float) -> Load:
 
 
 def at_rate(url: str, bodies: Path, *, per_s: float, seconds: float) -> Load:
-    """Load at random times, `per_s` a second on average (an open loop); latency counts from the planned start."""
+    """Load `url` for `seconds` with requests at random times, `per_s` per second on average (an open loop).
+
+    Latency counts from the time at which a request was due. `bodies` is a file with one request body per line.
+    """
     arguments = [sys.executable, __file__, url, str(bodies), str(per_s), str(seconds)]
     found = json.loads(subprocess.run(arguments, capture_output=True, text=True, check=True).stdout)
     return Load(**found)
 
 
 async def poisson(url: str, bodies: list[str], per_s: float, seconds: float) -> Load:
-    """Send requests as a Poisson process."""
+    """Send requests at the times of a Poisson process, in this process, and return the figures.
+
+    Each request has a random one of `bodies`.
+    """
     import aiohttp
 
     took_ms: list[float] = []

@@ -1,7 +1,7 @@
-"""The throughput of `toolchain serve` over gRPC and over HTTP, by Triton's load generator in interleaved rounds.
+"""The throughput of `toolchain serve` over gRPC and over HTTP, measured with Triton's load generator perf_analyzer.
 
-Both wires of one service are loaded with the same texts. It needs perf_analyzer in .venv/perf_analyzer and the CUDA
-runtime of Triton in .venv/triton, where `make test-all` installs them.
+One service gets the same texts over both protocols in interleaved rounds. The benchmark needs perf_analyzer in
+.venv/perf_analyzer and the CUDA runtime of Triton in .venv/triton, where `make test-all` installs them.
 """
 
 import argparse
@@ -27,12 +27,18 @@ from perf import find_analyzer
 
 CLIENTS = (1, 8, 32)
 HTTP, GRPC = "http", "grpc"
-# Requests of one measurement, for each client.
+# Requests that each client sends in one measurement.
 REQUESTS = 60
 
 
 def per_s(run: Callable[..., Any], folder: Path, wire: str, address: str, clients: int) -> float:
-    """Return the inferences per second of `clients` clients that each wait for the response before the next request."""
+    """Return the inferences per second with `clients` clients, each of which waits for the response before it goes on.
+
+    `run` calls perf_analyzer, and `folder` has its input in.json. `wire` is the protocol, `http` or `grpc`.
+
+    Raises:
+        RuntimeError: perf_analyzer fails; the message is its own output.
+    """
     target = ("-m", NAME, "-i", wire, "-u", address, "--input-data", folder / "in.json")
     load = ("--concurrency-range", clients, "--measurement-mode", "count_windows")
     count = ("--measurement-request-count", REQUESTS * clients, "-s", 999, "-r", 3, "-f", folder / "out.csv")
@@ -44,7 +50,10 @@ def per_s(run: Callable[..., Any], folder: Path, wire: str, address: str, client
 
 
 def measure(name: str, folder: Path, *, rounds: int) -> list[tuple[str, ...]]:
-    """Return a row for each number of clients: inferences/s over both wires, and gRPC's to HTTP's within a round."""
+    """Return a table with a row for each number of clients: inferences/s over HTTP and over gRPC, and their ratio.
+
+    The ratio is gRPC's inferences/s divided by HTTP's: the median over rounds, and the smallest and largest of a round.
+    """
     bundle, texts = WORKLOADS[name](folder)
     (folder / "in.json").write_text(json.dumps({"data": [{"TEXT": [text]} for text in texts]}), encoding="utf-8")
     run = find_analyzer(ROOT, triton.find_environment(ROOT).libraries, folder)
@@ -69,9 +78,9 @@ def measure(name: str, folder: Path, *, rounds: int) -> list[tuple[str, ...]]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure each model, and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, metavar="N")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="interleaved rounds (default 5)")
     parser.add_argument("--only", nargs="+", default=["base", "embedded"], choices=WORKLOADS)
     args = parser.parse_args()
     for name in args.only:

@@ -1,8 +1,9 @@
-"""Compare servers that run the same graph: part of `make bench`.
+"""Compare `toolchain serve` with other servers that run the same graph: part of `make bench`.
 
-With the shapes of DistilBERT-base the engine takes most of the time; with the embedded model the server does. Loads
-follow each other in rounds of random order, and a ratio is the median over rounds. It needs wrk, and Triton in
-.venv/triton, where `make test-all` installs it.
+With a model of DistilBERT-base's shapes, most of the time is spent in the engine; with the demo's small model, in the
+server. Each round loads all servers one after the other in random order. A ratio is the median over rounds of the ratio
+within a round. The benchmark needs wrk. It compares with Triton if that is in .venv/triton, where `make test-all`
+installs it.
 """
 
 import argparse
@@ -29,16 +30,16 @@ from toolchain.errors import MachineError, ToolchainError
 from toolchain.runtimes.environment import cpu_flags, describe
 
 CLIENTS = (1, 8, 32)
-# The runtime without a server, on tokenised rows, in batches of as many rows as the servers have clients.
+# Name of the runtime without a server. It runs tokenised rows in batches of as many rows as a server has clients.
 ENGINE = "engine alone"
-# Share of the highest throughput for the load at random times.
+# Rate of the open-loop load (requests at random times), as a fraction of the highest throughput.
 BUSY = 0.8
 
 P50, P99 = f"p50 of {OURS} / {PLAIN}, 1 client", f"p99 / p50 at {BUSY:.0%} load"
 
 
 def versus(other: str, clients: int) -> str:
-    """Return the name of a ratio of throughputs."""
+    """Return the name of the figure for our throughput divided by that of another server, with `clients` clients."""
     return f"{OURS} / {other}, {clients} clients"
 
 
@@ -60,16 +61,20 @@ TARGETS = {
 
 
 def main() -> None:
-    """Measure and print; write the figures if asked."""
+    """Measure the servers on each model, and print the figures and the targets; write the figures with -o."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, metavar="N")
-    parser.add_argument("--seconds", type=int, default=4, metavar="S", help="duration of one load")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="interleaved rounds (default 3)")
+    parser.add_argument(
+        "--seconds", type=int, default=4, metavar="S", help="duration of one load in seconds (default 4)"
+    )
     parser.add_argument("--only", nargs="+", default=list(WORKLOADS), choices=WORKLOADS)
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="build here, and use what an earlier run built")
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="build in FOLDER, and reuse the bundles that are there"
+    )
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the figures as JSON")
     args = parser.parse_args()
     if not has_wrk():
-        raise MachineError("wrk is not installed. Install it: apt-get install wrk.")
+        raise MachineError("the load generator wrk is not installed. Install it: apt-get install wrk.")
     kept = {}
     for name in args.only:
         with contextlib.nullcontext(args.keep / name) if args.keep else tempfile.TemporaryDirectory() as folder:
@@ -81,7 +86,10 @@ def main() -> None:
 
 
 def measure(name: str, folder: Path, *, rounds: int, seconds: int) -> dict[str, Any]:
-    """Return the figures of each server and of the engine alone on one model, and the servers that were left out."""
+    """Return the figures of each server and of the engine alone on one model, and the servers that were left out.
+
+    `name` is a key of WORKLOADS, and `folder` takes the bundle. `seconds` is the duration of one load.
+    """
     bundle, texts = WORKLOADS[name](folder)
     bodies = folder / "bodies"
     bodies.write_text("".join(json.dumps(body(text)) + "\n" for text in texts), encoding="utf-8")
@@ -101,7 +109,7 @@ def measure(name: str, folder: Path, *, rounds: int, seconds: int) -> dict[str, 
 
 
 def body(text: str) -> dict[str, object]:
-    """Return the request for one text, in the Open Inference Protocol."""
+    """Return the body of a request for one text, in the Open Inference Protocol."""
     return {"inputs": [{"name": "TEXT", "datatype": "BYTES", "shape": [1, 1], "data": [text]}]}
 
 
@@ -109,7 +117,10 @@ Runs = dict[tuple[str, int], list[Load]]
 
 
 def interleaved(addresses: dict[str, str], bodies: Path, engine: Engine, *, rounds: int, seconds: int) -> Runs:
-    """Load each server with each number of clients, and run the engine at these batch sizes, once a round."""
+    """Load each server with each number of clients, and run the engine alone at these batch sizes, once per round.
+
+    Returns (server, number of clients) -> the figures of each round. A warm-up round is not returned.
+    """
     generator = random.Random(0)
     slots = [(server, clients) for server in (*addresses, ENGINE) for clients in CLIENTS]
     runs: Runs = {slot: [] for slot in slots}
@@ -125,14 +136,17 @@ def interleaved(addresses: dict[str, str], bodies: Path, engine: Engine, *, roun
 
 
 def figures(runs: Runs, busy: Load | None) -> dict[str, float]:
-    """Return every number by name; ratios are medians over rounds of the ratio within a round."""
+    """Return figure -> value. A ratio is the median over rounds of the ratio within a round.
+
+    `busy` has the figures of the open-loop load, or is None if it did not run.
+    """
     found: dict[str, float] = {}
     for (server, clients), loads in runs.items():
         for name in ("per_s", "p50_ms", "p99_ms", "lost"):
             found[f"{server}, {clients} clients, {name}"] = statistics.median(getattr(load, name) for load in loads)
         if server != OURS:
             pairs = [pair for pair in zip(runs[OURS, clients], loads, strict=True) if all(load.per_s for load in pair)]
-            if not pairs:  # one of them answered nothing
+            if not pairs:  # one of the two servers answered no request
                 continue
             found[versus(server, clients)] = statistics.median(mine.per_s / other.per_s for mine, other in pairs)
             if (server, clients) == (PLAIN, 1):
@@ -143,9 +157,9 @@ def figures(runs: Runs, busy: Load | None) -> dict[str, float]:
 
 
 def print_tables(name: str, found: dict[str, Any]) -> None:
-    """Print the figures of one model, and the verdicts of its targets."""
+    """Print the figures of one model, whether they meet their targets, and the servers that were left out."""
     numbers = found["figures"]
-    table = [(name, "clients", "requests/s", "p50 ms", "p99 ms", "lost", "ours to it")]
+    table = [(name, "clients", "requests/s", "p50 ms", "p99 ms", "lost", "ours / it")]
     for server in (OURS, OPENVINO, TRITON, PLAIN, ENGINE):
         for clients in CLIENTS:
             if (per_s := numbers.get((slot := f"{server}, {clients} clients") + ", per_s")) is not None:

@@ -1,4 +1,7 @@
-"""The servers: our service, a real Triton, and a simple application, each with the same graph, on the loopback."""
+"""The servers that are compared, each as a context manager that starts it on a bundle and yields its address.
+
+They are `toolchain serve`, Triton and a simple FastAPI application. All run the same bundle on 127.0.0.1.
+"""
 
 import contextlib
 import json
@@ -28,7 +31,10 @@ import server as triton  # noqa: E402  # the tests start a real Triton with it
 
 @contextlib.contextmanager
 def ours(bundle: Path, *options: str, grpc: bool = False) -> Iterator[str]:
-    """Yield the address of `toolchain serve` with further options."""
+    """Start `toolchain serve` with these further options, and yield its HTTP address.
+
+    Without `grpc`, it serves HTTP only.
+    """
     command = [sys.executable, "-m", "toolchain", "serve", str(bundle), "--name", NAME, "--log", "off"]
     command += [] if grpc else ["--no-grpc"]
     with _process([*command, *options, "--http-port", str(port := triton.free_ports(1)[0])], port) as address:
@@ -37,7 +43,7 @@ def ours(bundle: Path, *options: str, grpc: bool = False) -> Iterator[str]:
 
 @contextlib.contextmanager
 def plain(bundle: Path) -> Iterator[str]:
-    """Yield the address of the simple application."""
+    """Start the simple application of fastapi_app.py, and yield its HTTP address."""
     about = open_bundle(bundle).manifest
     graph = next(file for file in about["artefacts"] if file.endswith(".cpu.onnx"))
     variables = {
@@ -66,10 +72,10 @@ def plain(bundle: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def real_triton(bundle: Path) -> Iterator[str]:
-    """Yield the address of Triton on the repository that `ship triton --backend python` makes.
+    """Start Triton on the repository that `ship triton --backend python` makes, and yield its HTTP address.
 
     Raises:
-        triton.NoTritonError: no Triton is installed here.
+        triton.NoTritonError: Triton is not installed in .venv/triton.
     """
     environment = triton.find_environment(ROOT)
     with tempfile.TemporaryDirectory() as folder:
@@ -96,7 +102,11 @@ def real_triton(bundle: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def on_openvino(bundle: Path) -> Iterator[str]:
-    """Yield the address of `toolchain serve` on OpenVINO."""
+    """Start `toolchain serve --backend openvino`, and yield its HTTP address.
+
+    Raises:
+        MachineError: OpenVINO is not installed.
+    """
     import_openvino()
     with ours(bundle, "--backend", "openvino") as address:
         yield address
@@ -112,8 +122,8 @@ def _process(command: list[str], port: int, **variables: str) -> Iterator[str]:
     try:
         end = time.monotonic() + READY_S
         while True:
-            assert process.poll() is None, f"{command}: ended"
-            assert time.monotonic() < end, f"{command}: not ready"
+            assert process.poll() is None, f"{command}: the server ended before it was ready"
+            assert time.monotonic() < end, f"{command}: the server is not ready after {READY_S:g} s"
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(f"{address}/v2/health/ready", timeout=5).close()
                 break

@@ -1,4 +1,4 @@
-"""The models and texts for the comparison of servers, and their runtime without a server."""
+"""The models and texts for the comparison of servers, and the runtime of such a model without a server."""
 
 import contextlib
 import itertools
@@ -26,14 +26,17 @@ LONG = 256
 
 
 def embedded(folder: Path) -> tuple[Path, list[str]]:
-    """Return the demo's INT8 bundle and its texts; the model is so small that the server takes most of the time."""
+    """Build the demo's INT8 bundle in `folder`, and return it and the demo's texts.
+
+    The model is so small that the server takes most of the time.
+    """
     return _built("demo", folder), _texts("demo", None)
 
 
 def base(folder: Path, **changes: int) -> tuple[Path, list[str]]:
-    """Return a bundle with DistilBERT-base's shapes and random weights, and sst2's texts if ../shared has them.
+    """Build an INT8 bundle with DistilBERT-base's shapes and random weights in `folder`, and return it and the texts.
 
-    `changes` are those of the recipe.
+    The texts are sst2's if ../shared has them, otherwise the demo's. `changes` are changed options of the recipe.
     """
     real = SHARED / "glue/sst2"
     texts = _texts("sst2", str(real)) if real.exists() else _texts("demo", None)
@@ -41,7 +44,7 @@ def base(folder: Path, **changes: int) -> tuple[Path, list[str]]:
 
 
 def long(folder: Path) -> tuple[Path, list[str]]:
-    """Return the bundle of `base`, and its texts, each repeated until it has LONG tokens."""
+    """Build the bundle of `base` for rows of LONG tokens; return it and its texts, each repeated to that length."""
     bundle, texts = base(folder, max_length=LONG)
     return bundle, [repeated(text, LONG) for text in texts]
 
@@ -68,7 +71,7 @@ def _texts(task: str, data: str | None) -> list[str]:
 
 @dataclass(frozen=True)
 class Engine:
-    """The runtime that all servers use, as `eval` opens it, and tokenised rows for it."""
+    """The runtime of a bundle without a server, opened as `toolchain eval` opens it, and tokenised rows to run."""
 
     infer: Infer
     tokens: Tokens
@@ -76,14 +79,17 @@ class Engine:
     @classmethod
     @contextlib.contextmanager
     def of(cls, bundle: Path, texts: list[str]) -> Iterator["Engine"]:
-        """Open a bundle's graph for ONNX Runtime on the CPU."""
+        """Open a bundle's graph in ONNX Runtime on the CPU, tokenise the texts, and yield both as an `Engine`."""
         target = find_target({"backend": "ort", "device": "cpu"}, bundle)
         with open_runtime("ort", target.model, device="cpu") as infer:
             yield cls(infer, target.resolved.encode([(text,) for text in texts]))
 
 
 def bare_rows_per_s(engine: Engine, *, batch: int, seconds: float) -> Load:
-    """Return the figures of the runtime on batches of `batch` rows in order, for `seconds` seconds."""
+    """Run batches of `batch` rows, in the order of the rows, for `seconds` seconds; return the figures.
+
+    `per_s` is in rows per second, and the latencies are those of a batch.
+    """
     rows, took_ms = 0, []
     start = time.perf_counter()
     for first in itertools.cycle(range(0, len(engine.tokens), batch)):
