@@ -1,8 +1,8 @@
 """Make the pictures of the README and the guides from a real run on the demo model: `make pictures`. It needs Chromium.
 
-report.png is the top of the HTML report, terminal.svg the output of two commands, service.png the page of the service
-after a click on an example. The run takes a few minutes and needs
-neither a GPU nor the network. Its figures are those of the machine that runs it.
+report.png shows the top of the HTML report, terminal.svg the output of two commands, and service.png the web page of
+the service after a click on an example. The run takes a few minutes and needs neither a GPU nor the network. The
+figures in the pictures are those of the machine that runs it.
 """
 
 import io
@@ -23,13 +23,13 @@ from rich.text import Text
 
 HERE = Path(__file__).resolve().parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# Columns of the terminal: the widest table needs them.
+# Columns of the terminal: as many as the widest table needs.
 WIDTH = 124
-# Size of the window of the report, in pixels: the verdict, the table and the first plots.
+# Size of the browser window for the report, in pixels. It shows the verdict, the table and the first plots.
 WINDOW = (1280, 1500)
-# Size of the window of the service's page, in pixels: all of it.
+# Size of the browser window for the service's page, in pixels. It shows the whole page.
 SERVICE_WINDOW = (720, 880)
-# Colours of a picture. The page has few, so that fewer colours make a small file.
+# Colours in a PNG. The pages have few colours, so a small palette makes a small file and loses little.
 COLOURS = 128
 BUNDLE = "sentiment-int8"
 PREPARED = (
@@ -41,7 +41,7 @@ SHOWN = (f"eval {BUNDLE}", f"compare {BUNDLE} --max-drop 1")
 
 
 def main() -> int:
-    """Run the commands, and write the pictures."""
+    """Run the commands in a temporary folder, and write the three pictures beside this file."""
     browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if not browser:
         sys.exit("Chromium is not installed. Install it: apt-get install chromium.")
@@ -57,7 +57,10 @@ def main() -> int:
 
 
 def toolchain(command: str, folder: Path) -> str:
-    """Return the stdout of a command, run in `folder` as in a terminal, so that its headings are bold."""
+    """Run a command of the toolchain in `folder`, and return its stdout.
+
+    The command writes to a pseudo-terminal, so that it prints bold headings as in a real one.
+    """
     reader, writer = pty.openpty()
     environment = os.environ | {"COLUMNS": str(WIDTH), "TERM": "xterm-256color", "HF_HUB_OFFLINE": "1"}
     words = [sys.executable, "-m", "toolchain", *command.split(), "-q"]
@@ -79,7 +82,7 @@ def toolchain(command: str, folder: Path) -> str:
 
 
 def terminal(runs: list[tuple[str, str]], file: Path) -> None:
-    """Write commands and their output as a picture of a terminal."""
+    """Write an SVG picture of a terminal to `file`. `runs` has pairs of a command and its output."""
     lines = []
     for command, output in runs:
         lines += [f"$ toolchain {command}", *output.rstrip().split("\n"), ""]
@@ -94,7 +97,7 @@ def terminal(runs: list[tuple[str, str]], file: Path) -> None:
 
 
 def screenshot(browser: str, page: Path, file: Path) -> None:
-    """Write the top of a page as PNG."""
+    """Open the HTML file `page` in the browser, and write the top of it to `file` as PNG."""
     made = page.with_name("page.png")
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--screenshot={made}"]
     size = f"--window-size={WINDOW[0]},{WINDOW[1]}"
@@ -107,7 +110,7 @@ def _shrink(made: Path, file: Path) -> None:
 
 
 def service(chromium: str, folder: Path, file: Path) -> None:
-    """Serve the bundle in `folder`, click the first example of its page, and write the page as PNG."""
+    """Serve the bundle in `folder`, click the first example of its web page, and write the page to `file` as PNG."""
     sys.path.insert(0, str(HERE.parents[1]))
     from tests.chromium import browser
 

@@ -6,26 +6,26 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-# A few words for each part; a part without them cannot be drawn.
+# Package or module of toolchain/ -> a few words on what it has. Every one of the layers must be here.
 WORDS = {
     "__main__": "python -m toolchain",
     "cli": "commands, and their output",
     "api": "the public Python functions",
     "accept": "all checks on a GPU machine",
-    "sweep": "a grid of cells, resumable; fronts",
+    "sweep": "grids of builds; Pareto fronts",
     "distill": "smaller models, trained by a teacher",
     "diagnose": "verify, explain, tune, doctor, gate",
-    "cascade": "two stages, threshold, cost",
+    "cascade": "a fast first stage before a model",
     "serve": "HTTP, gRPC, batching, metrics",
     "ship": "Triton repositories, images",
-    "workflow": "evaluation and demo, in order",
+    "workflow": "evaluation and demo, step by step",
     "report": "HTML, Markdown, CSV",
-    "profile": "time and energy by part; roofline",
-    "generate": "text, first token and steps",
-    "energy": "load, windows, comparison",
-    "evaluation": "target, measurement, results, statistics",
-    "bundle": "steps, atomic writes, digests",
-    "int8": "ranges, Q/DQ, choice of methods",
+    "profile": "time and energy of model parts; roofline",
+    "generate": "text of language models, its speed",
+    "energy": "load, measurement windows, comparison",
+    "evaluation": "measurement, results, comparison, statistics",
+    "bundle": "build steps, atomic writes, digests",
+    "int8": "calibration ranges, Q/DQ, choice of methods",
     "runtimes": "PyTorch, ONNX Runtime, TensorRT, batching",
     "checkpoint": "model, export, tokens",
     "heads": "what outputs mean: labels, scores, answers",
@@ -38,7 +38,8 @@ WORDS = {
     "errors": "exit codes",
     "records": "JSON records as types",
 }
-# Fill colours: the commands, what uses a bundle, what makes one, what runs and reads, and the ground.
+# Fill colour -> its packages. The five groups are: commands and whole tasks, packages that use a bundle, packages that
+# make one, models with their data and runtimes, and the packages that all others use.
 COLOURS = {
     "#e8eaf6": ("__main__", "cli", "api", "accept", "sweep", "distill", "diagnose", "cascade", "workflow"),
     "#e0f2f1": ("serve", "ship", "report", "profile", "generate", "energy", "evaluation"),
@@ -50,17 +51,17 @@ WIDTH, ROW, GAP = 960, 50, 8
 
 
 def layers() -> list[tuple[str, ...]]:
-    """Return the layers, lowest first, as the test has them."""
+    """Return the table LAYERS of tests/test_layers.py: the names of the packages in each layer, lowest layer first."""
     tree = ast.parse((ROOT / "tests/test_layers.py").read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "LAYERS":
             found: list[tuple[str, ...]] = list(ast.literal_eval(node.value))
             return found
-    raise ValueError("tests/test_layers.py has no LAYERS.")
+    raise ValueError("tests/test_layers.py: it does not assign the table LAYERS, which the picture is drawn from.")
 
 
 def drawn() -> str:
-    """Return the picture: one row for each layer, the highest at the top."""
+    """Return the picture as the text of an SVG file: one row of boxes for each layer, the highest layer at the top."""
     fills = {name: colour for colour, names in COLOURS.items() for name in names}
     rows = layers()[::-1]
     height = GAP + len(rows) * (ROW + GAP)

@@ -1,8 +1,8 @@
-"""Write the pages of docs/reference/ from the code: `make reference`. tests/test_reference.py holds them to it.
+"""Generate the pages of docs/reference/ from the code: `make reference`. tests/test_reference.py checks them.
 
-One page for each module of toolchain/records/, from its TypedDicts and the texts below their keys; one for the exit
-codes, from toolchain/errors.py; one for the environment variables. The code is read with `ast`, because Python does not
-keep those texts.
+There is one page for each module of toolchain/records/, made from its TypedDicts and the texts below their keys. Other
+pages list the exit codes (toolchain/errors.py), the environment variables (ENVIRONMENT below) and the limits of the
+service (toolchain/serve/limits.py). The code is parsed with `ast`, because Python discards the texts below keys.
 """
 
 import ast
@@ -26,56 +26,59 @@ JSON = {
     "Any": "any JSON",
     "None": "null",
 }
-# What a variable does, for each one that the code reads and the main ones that its libraries read.
+# Variable -> what reads it, and its effect: each one that the code reads, and the main ones that its libraries read.
 ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": (
         "toolchain.meters.nvml",
-        "GPUs that CUDA shows to this process, by index or UUID; energy is measured on these.",
+        "GPUs that this process may use, by index or UUID; energy is measured on these GPUs only.",
     ),
     "CUDA_DEVICE_ORDER": (
         "toolchain.meters.nvml",
-        "`PCI_BUS_ID` makes CUDA number GPUs as NVML does. Without it, `cuda:0` of several unlike GPUs is ambiguous, "
-        "and its energy is not measured.",
+        "`PCI_BUS_ID` makes CUDA number the GPUs in the same order as NVML. Without it, on a machine with unlike GPUs, "
+        "it is not known which GPU `cuda:0` is, and its energy is not measured.",
     ),
-    "PYTHONPATH": ("toolchain.evaluation.mlperf", "Passed on to the process of MLPerf's load generator."),
+    "PYTHONPATH": ("toolchain.evaluation.mlperf", "It is passed on to the process that runs MLPerf's load generator."),
     "RAY_USAGE_STATS_ENABLED": (
         "toolchain.sweep.spread",
-        "`sweep --ray` sets it to `0` where it is not set, so that Ray sends no usage data to its maker.",
+        "`sweep --ray` sets it to `0` if it is not set, so that Ray does not report usage data to its developers.",
     ),
     "RAY_AUTH_MODE": (
         "ray",
-        "`token`: machines of a cluster show each other its token. `sweep --ray` sets it for an address that is not "
-        "loopback, and refuses another value there.",
+        "`token`: the machines of a Ray cluster must authenticate with a shared token. If the cluster's address is not "
+        "a loopback address, `sweep --ray` sets this value, and refuses to run with another one.",
     ),
     "XDG_CACHE_HOME": (
         "toolchain.runtimes.user_cache",
-        "Folder of the user's cache, in which OpenVINO's compiled models are kept (default `~/.cache`).",
+        "Folder for cache files of the user (default `~/.cache`). OpenVINO's compiled models are stored below it.",
     ),
     "ORT_DISABLE_TELEMETRY": (
         "toolchain",
-        "`import toolchain` sets it to `1` where it is not set, so that ONNX Runtime sends no usage data to its maker.",
+        "`import toolchain` sets it to `1` if it is not set, so that ONNX Runtime reports no usage data to Microsoft.",
     ),
     "OPENAI_API_KEY": (
         "toolchain.generate.served.endpoint",
-        "Key that `generate --backend openai` sends to the server of `--url`, unless `--token-file` is given.",
+        "API key that `generate --backend openai` sends to the server of `--url`, unless `--token-file` is given.",
     ),
-    "HF_TOKEN": ("huggingface_hub", "Access token for private or gated models and data sets."),
-    "HF_HOME": ("huggingface_hub", "Folder of the hub's cache."),
-    "HF_HUB_OFFLINE": ("huggingface_hub", "`1`: use the hub's cache only, without the network."),
-    "NO_COLOR": ("toolchain.cli.show", "Any text but an empty one: tables without bold, and bars without colours."),
+    "HF_TOKEN": ("huggingface_hub", "Access token for private or gated models and data sets on the Hugging Face Hub."),
+    "HF_HOME": ("huggingface_hub", "Folder of the cache of files from the Hugging Face Hub."),
+    "HF_HUB_OFFLINE": ("huggingface_hub", "`1`: use only cached files of the Hugging Face Hub, and never the network."),
+    "NO_COLOR": (
+        "toolchain.cli.show",
+        "Any value but an empty one: no bold text in tables, no colours in progress bars.",
+    ),
 }
 EXIT_CODES = {
     0: (
         "done",
-        "The command did what was asked; also a verdict `cannot tell`, with a warning, without `--strict`.",
+        "The command succeeded. Without `--strict`, a gate may have the verdict `cannot tell`, which a warning says.",
     ),
-    130: ("interrupted", "Ctrl-C. A bundle or repository that was being replaced stays as it was."),
+    130: ("interrupted", "The user pressed Ctrl-C. A bundle or repository that was being replaced is left as it was."),
 }
 
 
 @dataclass(frozen=True)
 class Key:
-    """One key of a record: its type, its text, and whether it may be missing."""
+    """One key of a record: its name, its type, the text that describes it, and whether it may be missing."""
 
     name: str
     type: ast.expr
@@ -85,7 +88,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Record:
-    """One TypedDict."""
+    """One TypedDict: its name, its docstring, the records that it extends, and its own keys."""
 
     name: str
     text: str
@@ -95,7 +98,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Module:
-    """One module of toolchain/records/, with the type aliases that it defines."""
+    """One module of toolchain/records/: its docstring, its records and the type aliases that it defines."""
 
     name: str
     text: str
@@ -104,10 +107,10 @@ class Module:
 
 
 def read(path: Path) -> Module:
-    """Return the records of a module.
+    """Parse the file of a module of toolchain/records/ and return its records.
 
     Raises:
-        ValueError: a record or a key has no text.
+        ValueError: a record has no docstring, or a key has no text below it.
     """
     tree = ast.parse(path.read_text(encoding="utf-8"))
     aliases = {
@@ -125,7 +128,7 @@ def read(path: Path) -> Module:
         missing = [key.name for key in record.keys if not key.text]
         if missing or not record.text:
             raise ValueError(
-                f"{path}: {record.name} lacks a text for {', '.join(missing) or 'itself'}. Write it below."
+                f"{path}: {record.name} lacks a text for {', '.join(missing) or 'itself'}. Add a string below it."
             )
     plain = {name: value for name, value in aliases.items() if name not in functional}
     return Module(path.stem, ast.get_docstring(tree) or "", tuple(records), plain)
@@ -144,7 +147,7 @@ def _is_typed_dict_call(value: ast.expr) -> bool:
 
 
 def _with_texts(body: list[ast.stmt]) -> Iterator[tuple[str, str]]:
-    """Yield the name of each statement that a string literal follows, and that text."""
+    """Yield the name and the text of each key, alias or class that has a text in the next statement."""
     for node, after in itertools.pairwise(body):
         if isinstance(after, ast.Assign) and ast.unparse(after.targets[0]) == f"{_name(node)}.__doc__":
             yield _name(node), ast.literal_eval(after.value)
@@ -166,7 +169,7 @@ def _record(node: ast.ClassDef) -> Record:
 
 
 def _functional(name: str, value: ast.expr, texts: dict[str, str], path: Path) -> Record:
-    """Return a record written as `TypedDict("Name", {...})`; `# text` behind or above a key describes it."""
+    """Return a record that is written as `TypedDict("Name", {...})`; comments at its keys are their texts."""
     assert isinstance(value, ast.Call)
     table, lines = value.args[1], path.read_text(encoding="utf-8").splitlines()
     assert isinstance(table, ast.Dict)
@@ -178,7 +181,7 @@ def _functional(name: str, value: ast.expr, texts: dict[str, str], path: Path) -
 
 
 def _comment(lines: list[str], index: int) -> str:
-    """Return the comment behind a line, or else the comment lines directly above it."""
+    """Return the comment at the end of a line; if there is none, the comment lines directly above the line."""
     behind = lines[index].partition("  # ")[2]
     above: list[str] = []
     while not behind and lines[index - 1].strip().startswith("#"):
@@ -195,7 +198,7 @@ def _key(name: str, type_: ast.expr, text: str, *, total: bool) -> Key:
 
 
 class Pages:
-    """The pages of all modules, which link to each other's records."""
+    """Renders the pages of all modules; a page links to records on other pages."""
 
     def __init__(self, modules: list[Module]) -> None:
         self.modules = modules
@@ -203,7 +206,7 @@ class Pages:
         self.aliases = {name: value for module in modules for name, value in module.aliases.items()}
 
     def page(self, module: Module) -> str:
-        """Return the page of a module: first the records that no other record of it contains."""
+        """Return the Markdown page of a module. Records that no other record of the module contains come first."""
         title = f"# {module.name.replace('_', ' ').capitalize()}"
         parts = [title, f"<!-- Made by `make reference` from toolchain/records/{module.name}.py. -->", module.text]
         return "\n\n".join([*parts, *(self._section(record, module) for record in _ordered(module))]) + "\n"
@@ -221,7 +224,7 @@ class Pages:
         return "\n".join(lines).rstrip()
 
     def type(self, node: ast.expr, module: Module) -> str:
-        """Return a type in JSON's words, with links to records."""
+        """Return a Python type in JSON's terms (string, integer, list of ...), with links to records."""
         if isinstance(node, ast.BinOp):
             return f"{self.type(node.left, module)} or {self.type(node.right, module)}"
         if isinstance(node, ast.Constant):
@@ -255,7 +258,7 @@ class Pages:
 
 
 def _grouped(text: str) -> str:
-    """Return a type in parentheses if it is a choice of several."""
+    """Return the text of a type, in parentheses if it is a union such as `string or null`."""
     return f"({text})" if " or " in text and not text.startswith("list of (") and text != JSON["bool"] else text
 
 
@@ -264,7 +267,7 @@ def _cell(text: str) -> str:
 
 
 def _ordered(module: Module) -> list[Record]:
-    """Return the records of a module so that each follows the first one that contains it."""
+    """Return the records of a module in the order of its page: a record after the first one that contains it."""
     known = {record.name: record for record in module.records}
     inside = {record.name: [name for name in _names(record) if name in known] for record in module.records}
     contained = {name for names in inside.values() for name in names}
@@ -284,7 +287,7 @@ def _names(record: Record) -> list[str]:
 
 
 def exit_codes() -> str:
-    """Return the page of the exit codes: those of the error classes, success, and Ctrl-C."""
+    """Return the Markdown page of the exit codes of the error classes, of success and of Ctrl-C."""
     rows = dict(EXIT_CODES)
     for node in ast.parse((ROOT / "toolchain/errors.py").read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef):
@@ -301,27 +304,28 @@ def exit_codes() -> str:
         "",
         "<!-- Made by `make reference` from toolchain/errors.py. -->",
         "",
-        "Every command ends with one of these. An error is one message on stderr, with what to do about it; `-v`",
-        "adds a traceback. From Python, the error is an exception of the class that the table names.",
+        "Every command ends with one of these exit codes. For an error, it prints one message to stderr that also says",
+        "what to do; `-v` adds a traceback. In Python, the error is an exception of the class in the column `name`.",
         "",
         "| code | name | when |",
         "| --- | --- | --- |",
         *(f"| {code} | {name} | {_cell(text)} |" for code, (name, text) in sorted(rows.items())),
         "",
-        "`toolchain power -- COMMAND` ends with the code of COMMAND. 1 also stands for an error of the operating",
-        "system, such as a full disk.",
+        "`toolchain power -- COMMAND` ends with the exit code of COMMAND. Errors of the operating system, such as a",
+        "full disk, have the exit code 1 too.",
     ]
     return "\n".join(lines) + "\n"
 
 
 def environment() -> str:
-    """Return the page of the environment variables."""
+    """Return the Markdown page of the environment variables, from ENVIRONMENT."""
     lines = [
         "# Environment variables",
         "",
         "<!-- Made by `make reference` from docs/reference/make.py. -->",
         "",
-        "Options and recipes say what a command does; no variable of this project changes it. These are read:",
+        "Options and recipes configure all commands; this project defines no environment variable of its own. It or",
+        "its libraries read these:",
         "",
         "| variable | read by | effect |",
         "| --- | --- | --- |",
@@ -331,7 +335,7 @@ def environment() -> str:
 
 
 def variables_read() -> set[str]:
-    """Return the environment variables that toolchain/ reads by name."""
+    """Return the names of the environment variables that the code of toolchain/ reads."""
     found: set[str] = set()
     for path in (ROOT / "toolchain").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -343,7 +347,7 @@ def variables_read() -> set[str]:
 
 
 def limits() -> str:
-    """Return the page of the service's limits: the names, values and comments of serve/limits.py."""
+    """Return the Markdown page of the service's limits, from the constants and comments of serve/limits.py."""
     path = ROOT / "toolchain/serve/limits.py"
     text = path.read_text(encoding="utf-8")
     body = ast.parse(text).body
@@ -363,7 +367,7 @@ def limits() -> str:
 
 
 def pages() -> dict[str, str]:
-    """Return every page by its file name."""
+    """Return all pages: file name -> Markdown."""
     modules = [read(path) for path in sorted(RECORDS.glob("*.py")) if path.stem != "__init__"]
     made = Pages([module for module in modules if module.records])
     found = {f"{module.name}.md": made.page(module) for module in made.modules}
@@ -373,13 +377,13 @@ def pages() -> dict[str, str]:
         summary = " ".join(module.text.split("\n\n")[0].split())
         lines.append(f"| [{module.name.replace('_', ' ')}]({module.name}.md) | {_cell(summary)} |")
     lines.append("| [exit codes](exit-codes.md) | The exit codes of every command. |")
-    lines.append("| [environment](environment.md) | The environment variables that are read. |")
-    lines.append("| [limits](limits.md) | What a client of the service can ask for, and what happens above it. |")
+    lines.append("| [environment](environment.md) | The environment variables that the toolchain reads. |")
+    lines.append("| [limits](limits.md) | Limits on the requests to the service, and what happens above them. |")
     return {"README.md": "\n".join(lines) + "\n", **found}
 
 
 def main() -> int:
-    """Write the pages, and remove those of records that are gone."""
+    """Write all pages, and delete the pages of modules that no longer exist."""
     made = pages()
     for old in HERE.glob("*.md"):
         if old.name not in made:
