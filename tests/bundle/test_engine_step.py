@@ -94,7 +94,9 @@ def test_integer_sums_beyond_float16_are_logged(caplog, amax, warned):
     with caplog.at_level("WARNING"):
         warn_of_sums("model.int8.onnx", {"quantize": {"record": {"views": {"model.int8.onnx": view}}}})
         warn_of_sums("model.fp16.onnx", {"half": {"record": {}}})
-    assert ("model.int8.onnx: integer sums of 1 GEMM exceed float16 (up to 70,000 at layer" in caplog.text) == warned
+    assert (
+        "model.int8.onnx: integer sums of 1 GEMM exceed the range of float16 (up to 70,000 at layer" in caplog.text
+    ) == warned
     assert len(caplog.records) == warned
 
 
@@ -120,7 +122,7 @@ def test_integer_sums_beyond_float16_are_logged(caplog, amax, warned):
             ("--attention", "plugin"),
             {"fault": "missing_scales"},
             1,
-            r"found no scale for \d+ tensors, the first of them layer\.0\.",
+            r"found no scale for \d+ tensors?, the first of them layer\.0\.",
         ),
         ((), {"fault": "no_int8"}, 1, "INT8 was asked for, but the engine computes no GEMM in INT8"),
         ((), {"fault": "none_plan"}, 1, "TensorRT builds no engine: "),

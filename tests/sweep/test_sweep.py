@@ -183,7 +183,7 @@ def test_a_folder_of_another_sweep_or_of_nobody_is_refused(study, tmp_path):
         sweep(study(), Asked(output=tmp_path / "pipe"), program=STANDIN)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/file").write_text("")
-    with pytest.raises(InputError, match="the folder is not empty, and not that of a sweep"):
+    with pytest.raises(InputError, match="the folder has files that are not from a sweep"):
         sweep(study(), Asked(output=tmp_path / "mine"), program=STANDIN)
     for dry_run in (True, False):
         with pytest.raises(InputError, match=r"mine/file is a file\. Choose"):

@@ -25,6 +25,7 @@ from typing import cast
 import onnx_ir as ir
 
 from toolchain import graph
+from toolchain.base.amounts import counted
 from toolchain.base.files import sha256_file, write_bytes, write_json, write_text
 from toolchain.bundle import quantized_gemms, typed_view
 from toolchain.bundle.engine_scales import find_scales
@@ -264,7 +265,7 @@ def _fault(built: Built, precision: str, needed: set[str]) -> str | None:
     TensorRT's inspector does not report the types of GEMMs, the engine is not refused, but a warning is logged.
     """
     if lost := sorted(needed & set(built.messages.missing_scales)):
-        return f"TensorRT found no scale for {len(lost)} tensors, the first of them {lost[0]}."
+        return f"TensorRT found no scale for {counted(len(lost), 'tensor')}, the first of them {lost[0]}."
     layers = built.summary
     found = layers.get("fp8_products") if precision == "fp8" else layers["int8_products"]
     if precision not in QUANTIZED or layers["products"] is None or found:
@@ -277,7 +278,7 @@ def _fault(built: Built, precision: str, needed: set[str]) -> str | None:
         return None
     missing = len(built.messages.missing_scales)
     kind = QUANTIZED[precision].title
-    return f"{kind} was asked for, but the engine computes no GEMM in {kind} ({missing} tensors have no scale)."
+    return f"{kind} was asked for, but the engine computes no GEMM in {kind} ({counted(missing, 'tensor')} without a scale)."
 
 
 def _evidence(built: Built, machine: Machine) -> str:

@@ -220,11 +220,15 @@ def _compared(resolved: ResolvedRecipe, folder: Path, view: View, model: ir.Mode
     ):
         found = parity.compare(expected, actual, tokens, decide=resolved.head.decide, longest=resolved.max_length)
     near = max(view.rtol, HALF_RTOL) if halves else view.rtol
-    if not found.finite or found.rms_logit_difference > near * max(1.0, found.largest_logit):
+    report = "Report this as a bug, with the model's architecture."
+    if not found.finite:
+        raise GateError(
+            f"{view.file}: it or {view.reference} computes NaN or infinity on a built-in sentence. {report}"
+        )
+    if found.rms_logit_difference > near * max(1.0, found.largest_logit):
         raise GateError(
             f"{view.file}: its logits differ from those of {view.reference} by {found.rms_logit_difference:.2g} (root "
-            f"mean square), too much for logits of up to {found.largest_logit:.2g}. Report this as a bug, with the "
-            "model's architecture."
+            f"mean square), too much for logits of up to {found.largest_logit:.2g}. {report}"
         )
     return found
 

@@ -85,7 +85,7 @@ def _export_graph(source: Source) -> ir.Model:
             raise InputError(
                 f"{source.folder}: {source.type} cannot be exported to ONNX with a dynamic batch size and length "
                 f"({_innermost(error)}; run again with -v for the traceback). Run it in PyTorch with "
-                "--backend torch, or choose an encoder such as DistilBERT, BERT or RoBERTa."
+                "`toolchain eval --backend torch`, or choose an encoder such as DistilBERT, BERT or RoBERTa."
             ) from error
     assert program is not None
     model: ir.Model = program.model

@@ -227,7 +227,7 @@ def _refuse_open_quotes(file: Path, sep: str) -> None:
             raise InputError(
                 f"{file}: {place} an unclosed quote, text after a closing quote, or a cell of more than "
                 f"{LONGEST_CELL:,} characters. "
-                "Put quotes around the cell, and write each quote in it twice."
+                "Put quotes around the cell and write each quote in it twice, or shorten the cell."
             ) from None
 
 

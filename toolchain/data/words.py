@@ -48,5 +48,7 @@ def _list(cell: Any, where: str, what: str) -> list[Any]:
                 return entries
         return cell.split()
     if not isinstance(cell, list):
-        raise InputError(f"{where}: {cell!r:.60} is not a list of {what}. Write a list, or {what} with spaces between.")
+        raise InputError(
+            f"{where}: {cell!r:.60} is not a list of {what}. Write a JSON list, or the {what} separated by spaces."
+        )
     return cell

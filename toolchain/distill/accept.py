@@ -75,9 +75,9 @@ def logits_in(file: Path, tokens: Tokens) -> Logits:
 
 @dataclass
 class Trial:
-    """The attempts to put healed weights into the INT8 graphs of one bundle.
+    """Tries to put the weights that `toolchain heal` chose into the INT8 graphs of one bundle.
 
-    Each attempt leaves out the graphs that the attempt before did not improve.
+    If some graphs do not improve, it tries again without them.
     """
 
     bundle: Path

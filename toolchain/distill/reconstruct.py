@@ -42,12 +42,12 @@ FARTHEST, DEVIATION = 2.0, 1.4826
 
 
 def mean(errors: "torch.Tensor") -> "torch.Tensor":
-    """Return the mean difference of each output over the tokens, [tokens, out] to [out]."""
+    """Return the mean over all tokens of the difference of each GEMM output from FP32, [tokens, out] to [out]."""
     return errors.mean(dim=0)
 
 
 def robust_mean(errors: "torch.Tensor") -> "torch.Tensor":
-    """Return the mean difference of each output as `mean` does, but with differences far from the median clipped."""
+    """Return the same mean as `mean`, but with the differences that are far from their median clipped."""
     middle = errors.median(dim=0).values
     around = errors - middle
     most = FARTHEST * DEVIATION * around.abs().median(dim=0).values

@@ -222,7 +222,10 @@ def _evaluate(student: _Student, folder: Path, *, name: str) -> tuple[ShrinkScor
     except ToolchainError as error:  # `folder` is gone when somebody reads this
         raise type(error)(str(error).replace(str(folder), name)) from error
     if evaluated is None or student.before is None:
-        log.warning("no labelled rows, so the loss of accuracy is unknown. Give a --data folder with validation.*.")
+        log.warning(
+            "there are no labelled rows to evaluate, so the loss of accuracy is unknown. "
+            "Give --data a folder with labelled rows in a validation file, such as validation.csv."
+        )
         return None, None
     original, shrunk = (_predictions(resolved, model, evaluated) for model in (student.teacher.model, written))
     assert original

@@ -36,7 +36,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Work:
-    """Work done in a window. A call that lies only partly in the window counts as that fraction.
+    """Work done in a window. A call that is partly in the window counts with the fraction of its time in the window.
 
     `slots` are positions, padded ones included.
     """

@@ -190,7 +190,7 @@ class Tokens(Head):
         return [(text, spans) for (text, *_), spans in zip(self.rows, self.align(self.rows), strict=True)]
 
     def per_label(self, found: Predictions) -> dict[str, LabelFigures]:
-        """Return precision, recall and F1 of each type of entity, and the number of rows that have one."""
+        """Return for each type of entity its precision, recall and F1, and the number of rows with one in the data."""
         made: dict[str, LabelFigures] = {}
         for at, name in enumerate(self.names, 1):
             references, predicted = (

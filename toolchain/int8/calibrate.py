@@ -61,7 +61,7 @@ def collect(model: ir.Model, tokens: Tokens, *, where: str = "model.onnx") -> di
                     job.result()
                 except ValueError as error:
                     raise InputError(
-                        f"{where}: {name}: {error}. The checkpoint computes infinity or NaN. Get the checkpoint again."
+                        f"{where}: {name}: {error}, although the weights are finite. Give an earlier checkpoint."
                     ) from None
     return histograms
 

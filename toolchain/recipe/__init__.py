@@ -299,9 +299,10 @@ class Recipe:
 
     @property
     def range_method(self) -> str:
-        """The range method: `calib_method` if given, else auto with a gate (`max_drop`), else the precision's default.
+        """The method that sets the calibration ranges: `calib_method` if given, or else the default.
 
-        With a gate, auto is the default because it loses less accuracy.
+        The default is `auto` if the recipe has a gate (`max_drop`), because it loses less accuracy; otherwise it is the
+        precision's default.
         """
         own = QUANTIZED[self.precision if self.precision in QUANTIZED else "int8"].method
         return self.calib_method or ("auto" if self.max_drop is not None else own)

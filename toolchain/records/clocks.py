@@ -36,7 +36,7 @@ class GpuSettings(TypedDict):
 
 
 class ClockSetting(TypedDict):
-    """One point: an SM clock or a power limit that is compared with the settings as found."""
+    """One point of the search: a locked SM clock, a power limit, or (`as found`) the GPU's settings before it."""
 
     name: str
     """Name of the point: `as found`, or its value, such as `900 MHz` or `60 W`."""

@@ -44,7 +44,7 @@ class HealDistance(TypedDict):
 
 
 class HealRecord(Training):
-    """Step `heal`: makes `healed.safetensors` from `model.onnx`, the ranges and train rows."""
+    """Record of the step `heal`: it makes `healed.safetensors` from `model.onnx`, calibration ranges and train rows."""
 
     made_of: dict[str, str]
     """Name of a file that the healed weights were made from -> its SHA-256. The weights fit these files only."""

@@ -208,14 +208,14 @@ class MostFrequent(TypedDict):
 
 
 class LabelFigures(TypedDict):
-    """Precision, recall and F1 of one label of a multi-label model."""
+    """Precision, recall and F1 of one label of a multi-label classifier, or of one type of entity."""
 
     precision: float
-    """Precision: fraction of the rows with this predicted label that have it in the data, 0 to 1; 0 if there are no
-    such rows."""
+    """Precision: fraction of the rows (or entities) with this predicted label that have it in the data, 0 to 1; 0 if
+    there are none."""
     recall: float
-    """Recall: fraction of the rows with this label in the data for which it is predicted, 0 to 1; 0 if there are no
-    such rows."""
+    """Recall: fraction of the rows (or entities) with this label in the data for which it is predicted, 0 to 1; 0 if
+    there are none."""
     f1: float
     """F1: harmonic mean of precision and recall."""
     rows: int

@@ -57,9 +57,12 @@ class HalfRange:
 
 
 def describe_sums(sums: list[LargeTensor]) -> str:
-    """Return a warning about integer sums that exceed float16. `sums` has at least one GEMM, largest first."""
+    """Return a warning about INT8 GEMMs whose integer sums exceed the largest float16 number.
+
+    `sums` has one entry for each of these GEMMs, at least one, and the largest sum first.
+    """
     return (
-        f"integer sums of {counted(len(sums), 'GEMM')} exceed float16 "
+        f"integer sums of {counted(len(sums), 'GEMM')} exceed the range of float16 "
         f"(up to {sums[0]['amax']:,.0f} at {sums[0]['tensor']}). "
         "The graph for TensorRT-RTX avoids this. TensorRT overflows if it stores the sums as float16 before it scales "
         "them. Only a GPU can show whether it does: run `toolchain accept` or `toolchain verify --backend trt` there"

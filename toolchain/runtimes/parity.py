@@ -15,6 +15,12 @@ from toolchain.records.bundle import ParityRecord
 # Positions of a batch of rows of equal length.
 MIXED_SLOTS = 512
 
+# The advice of `check`.
+INSTEAD = (
+    "Run the checkpoint in PyTorch instead (`toolchain eval --backend torch`), and report this with the model's "
+    "architecture."
+)
+
 
 @dataclass(frozen=True)
 class Parity:
@@ -107,12 +113,10 @@ def check(parity: Parity, *, where: str, atol: float) -> Parity:
         GateError: a logit is not finite, or differs by more than `atol`. The message begins with `where`.
     """
     if not parity.finite:
-        raise GateError(
-            f"{where}: computes NaN or infinity on a probe sentence. Report this with the model's architecture."
-        )
+        raise GateError(f"{where}: it computes NaN or infinity on a probe sentence. {INSTEAD}")
     if parity.max_abs_logit_difference > atol:
         raise GateError(
             f"{where}: logits differ from PyTorch by {parity.max_abs_logit_difference:.2g}, more than {atol:g}. "
-            "Run the checkpoint in PyTorch instead (--backend torch), and report this with the model's architecture."
+            f"{INSTEAD}"
         )
     return parity

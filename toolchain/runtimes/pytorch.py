@@ -117,7 +117,7 @@ def open_module(
     types |= dict.fromkeys(QUANTIZED, _type_between_gemms(place))
     if precision not in types:
         raise UsageError(
-            f"--precision {precision}: cannot be used with --backend torch. Choose fp32, bf16, fp16 or int8."
+            f"--precision {precision}: cannot be used with --backend torch. Choose fp32, bf16, fp16, int8 or fp8."
         )
     padded = attention if attention in PADDED else None
     module = load_model(source, attention=padded).to(place, types[precision])

@@ -63,7 +63,7 @@ class ServedModel:
 
     @property
     def broken(self) -> bool:
-        """Whether every engine of a stage has failed."""
+        """Whether no engine is left for the model or, in a cascade, for one of its two stages."""
         return self.batcher.broken or (self.first is not None and self.first.broken)
 
     async def close(self) -> None:

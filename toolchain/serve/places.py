@@ -91,7 +91,7 @@ class Places(Generic[C]):
             self._silent[client] = self._clock()
 
     def work(self, client: C) -> None:
-        """Mark a client as not silent, because its request is being answered."""
+        """Note that the service is answering this client's request: until `wait`, the client is not silent."""
         self._silent.pop(client, None)
 
     def hang_up_silent(self, seconds: float) -> None:

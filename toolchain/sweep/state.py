@@ -53,20 +53,20 @@ def opened(folder: Path, name: str) -> Iterator[SweepRecord | None]:
 
 
 def check(folder: Path, name: str) -> None:
-    """Check that a folder is that of the sweep `name`, or empty, or does not exist.
+    """Check that the sweep `name` may write to a folder: it has written there before, or the folder is empty or new.
 
     Raises:
-        InputError: the folder belongs to another sweep, or has other files in it.
+        InputError: the folder has the results of another sweep, or other files, or is a file.
     """
     found = _name_in(folder)
     if found is not None and found != name:
         raise InputError(
             f"{folder}: the folder has the results of another sweep, {found}. Choose another folder with -o."
         )
-    if above := next((one for one in folder.parents if one.exists() and not one.is_dir()), None):
-        raise InputError(f"{folder}: {above} is a file. Choose another folder with -o.")
-    if found is None and folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise InputError(f"{folder}: the folder is not empty, and not that of a sweep. Choose another folder with -o.")
+    if file := next((one for one in (folder, *folder.parents) if one.exists() and not one.is_dir()), None):
+        raise InputError(f"{folder}: {file} is a file. Choose another folder with -o.")
+    if found is None and folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder}: the folder has files that are not from a sweep. Choose another folder with -o.")
 
 
 def _name_in(folder: Path) -> str | None:

@@ -103,7 +103,5 @@ def test_a_build_warns_of_integer_sums_beyond_float16(capsys):
     record["next"] = "toolchain eval b"
     built({**record, "quantize": {"views": views, "products_on_cpu": {}}})
     said = capsys.readouterr().out
-    assert (
-        "warning: model.int8.onnx: integer sums of 2 GEMMs exceed float16 (up to 410,715 at layer.0.ffn.lin2)" in said
-    )
+    assert "warning: model.int8.onnx: integer sums of 2 GEMMs exceed the range of float16 (up to 410,715 at " in said
     assert "toolchain accept" in said
