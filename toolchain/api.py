@@ -85,8 +85,8 @@ def run_build(
 ) -> "tuple[BuildRecord, Recipe]":
     """Run a build with the options `values`, and with `max_drop` compare its graphs and engines with FP32.
 
-    `bundle` is a bundle to build again, or the folder of a checkpoint. `goal` names steps to run in
-    addition to those of the bundle; by default the steps that the precision needs are run.
+    `bundle` is a bundle to build again, or a checkpoint's folder. `goal` names steps to run: for a bundle in addition
+    to the bundle's own, otherwise only these. Without it, the steps that the precision needs are run.
 
     Returns:
         The record of the build, with the comparisons as `gate` if the recipe has a `max_drop`, and the recipe.

@@ -106,7 +106,7 @@ def test_every_check_passes_except_those_that_need_a_driver(ten):
 def test_a_failed_check_is_exit_3_after_the_others(ten):
     folder, done = ten
     assert done.returncode == 3
-    assert "1 checks failed: CUDA graphs" in done.stderr.splitlines()[-1]
+    assert "1 check failed: CUDA graphs" in done.stderr.splitlines()[-1]
     record = json.loads((folder / "report/accept.json").read_text())
     assert [check["name"] for check in record["checks"]].index("CUDA graphs") < len(record["checks"]) - 1
     assert len(record["results"]) == 10

@@ -157,7 +157,7 @@ def test_the_prefix_of_a_wrapper_is_named(prefix: str, advice: str, bert: Path) 
 )
 def test_a_lost_weight_is_not_a_lost_head(lost: str, advice: str, bert: Path) -> None:
     rewrite_weights(bert, lambda weights: weights.pop(lost))
-    with pytest.raises(InputError, match=rf"lacks 1 weights, the first of them {lost}\. {advice}"):
+    with pytest.raises(InputError, match=rf"lacks 1 weight, the first of them {lost}\. {advice}"):
         load_model(find_model(str(bert)))
 
 

@@ -200,6 +200,7 @@ def test_what_may_have_been_meant_is_said(arguments, meant, capsys):
         (["eval", ""], "RECIPE|BUNDLE"),
         (["report", "r.json", "-o", ""], "-o/--output"),
         (["ship", "triton", ""], "BUNDLE"),
+        (["report", "r.json", "--format", "csv", ""], "results"),
     ],
 )
 def test_an_empty_value_is_refused(arguments, argument, capsys):
@@ -208,7 +209,8 @@ def test_an_empty_value_is_refused(arguments, argument, capsys):
     assert f"argument {argument}: the value is empty" in capsys.readouterr().err
 
 
-def test_a_text_and_a_word_of_a_measured_command_may_be_empty():
+def test_values_that_mean_something_may_be_empty():
+    assert parser("build").parse_args(["build", "--text-join", "", "--keep", ""]).keep == ""
     assert parser("predict").parse_args(["predict", "b", "", "x"]).texts == ["", "x"]
     assert parser("power").parse_args(["power", "--", "sh", ""]).command[-2:] == ["sh", ""]
 

@@ -15,6 +15,7 @@ from typing import cast
 from toolchain.accept import energy, engines, page, releases
 from toolchain.accept.alone import call_alone, preload
 from toolchain.accept.bench import Bench, Check, Skip
+from toolchain.base.amounts import counted
 from toolchain.base.files import write_json, write_text
 from toolchain.bundle.machine import find_machine
 from toolchain.errors import GateError, MachineError, ToolchainError
@@ -78,7 +79,7 @@ def judge(record: AcceptRecord) -> None:
     failed = [check["name"] for check in record["checks"] if check["outcome"] == "fail"]
     if failed:
         raise GateError(
-            f"{record['files'][1]}: {len(failed)} checks failed: {', '.join(failed)}. "
+            f"{record['files'][1]}: {counted(len(failed), 'check')} failed: {', '.join(failed)}. "
             "Attach accept.json and accept.md when you open an issue."
         )
 

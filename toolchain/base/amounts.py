@@ -2,7 +2,7 @@
 
 
 def figure(value: float) -> str:
-    """Format a number that is not negative: `12` from 10 on, `1.2` below 10, and `<0.1` if it would round to 0.0."""
+    """Format a number that is not negative: `12` from 10 on, `1.2` below 10, and `<0.1` between 0 and 0.05."""
     if 0 < value < 0.05:
         return "<0.1"
     return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"

@@ -1,4 +1,4 @@
-"""The scales of an INT8 engine on the plugin path (engine_step.py), which TensorRT 10 reads from a calibration cache.
+"""The scales of an INT8 engine on the plugin path (engine_step.py), which TensorRT 8.6 and 10 read from a cache.
 
 The cache is written from the ranges in calibration.json or by TensorRT's calibrator. The calibrator needs two networks.
 Plugins of variable length cannot be calibrated. Plugins of fixed length can, but they do not work with ONNX's

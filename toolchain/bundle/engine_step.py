@@ -6,8 +6,8 @@ native  The plan is built from a typed graph: an ONNX graph whose tensor types a
         each node is computed. TensorRT 10 and 11 and TensorRT-RTX build it as a strongly typed network and fuse
         attention themselves.
 plugin  The plan is built from a graph without padding, in which NVIDIA's plugins compute attention. In FP16 the network
-        is strongly typed. In INT8 the scales come from a calibration cache, which only TensorRT 10 reads. The cache is
-        made from the ranges in calibration.json, or by TensorRT's entropy calibrator (engine_scales.py).
+        is strongly typed. In INT8 the scales come from a calibration cache, which TensorRT 8.6 and 10 read. The cache
+        is made from the ranges in calibration.json, or by TensorRT's entropy calibrator (engine_scales.py).
 
 An engine that was asked for in INT8 or FP8 is refused after its build if TensorRT computes no GEMM in that type.
 """
@@ -276,9 +276,9 @@ def _fault(built: Built, precision: str, needed: set[str]) -> str | None:
             layers["unknown_products"],
         )
         return None
-    missing = len(built.messages.missing_scales)
+    missing = counted(len(built.messages.missing_scales), "tensor")
     kind = QUANTIZED[precision].title
-    return f"{kind} was asked for, but the engine computes no GEMM in {kind} ({counted(missing, 'tensor')} without a scale)."
+    return f"{kind} was asked for, but the engine computes no GEMM in {kind} ({missing} without a scale)."
 
 
 def _evidence(built: Built, machine: Machine) -> str:

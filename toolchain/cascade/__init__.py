@@ -1,8 +1,8 @@
 """`toolchain cascade`: combines two models in one bundle. The second runs only for rows of which the first is unsure.
 
 The result is the bundle of the second model, the second stage, to which the first stage and the threshold are added. So
-every command that takes a bundle also takes a cascade. `evaluation/stages.py` opens a cascade, and
-`runtimes/cascade.py` runs it.
+most commands that take a bundle also take a cascade; those that change or take apart one model refuse it
+(`Bundle.require_one_model`). `evaluation/stages.py` opens a cascade, and `runtimes/cascade.py` runs it.
 """
 
 import logging

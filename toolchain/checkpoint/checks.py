@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from toolchain.base.amounts import counted
 from toolchain.base.tensors import RowShape, is_of
 from toolchain.checkpoint.label_names import check_labels
 from toolchain.errors import InputError
@@ -161,11 +162,7 @@ def check_head(folder: Path, config: dict[str, Any], *, trusted: bool) -> None: 
 
     The names of weights are no evidence: token classifiers too have a `classifier.weight`. Nor is the end of the class
     name: Wav2Vec2ForSequenceClassification classifies audio, and a class in the checkpoint's own code may do anything.
-
-    Args:
-        folder: the checkpoint.
-        config: its config.json.
-        trusted: whether the checkpoint's own code may run.
+    `trusted` says whether that code may run.
 
     Raises:
         InputError: the message names the class in `architectures`, and its task according to transformers.
@@ -298,7 +295,9 @@ def _explain_missing(folder: Path, body: str, missing: Collection[str], unused: 
     lost = any(name.startswith(body) for name in missing)
     advice = AGAIN if lost else "Give a checkpoint that was fine-tuned for classification."
     others = f", but has weights that the model lacks ({', '.join(_some(unused))})" if lost and unused else ""
-    return f"{folder}: the checkpoint lacks {len(missing)} weights, the first of them {first}{others}. {advice}"
+    return (
+        f"{folder}: the checkpoint lacks {counted(len(missing), 'weight')}, the first of them {first}{others}. {advice}"
+    )
 
 
 def check_stored(folder: Path, weights: Set[str], *, body: str) -> None:

@@ -68,6 +68,8 @@ def _os_message(error: OSError) -> str:
     return f"{place}: {error.strerror or error}. Fix that and try again."
 
 
+EMPTY = "the value is empty. Write a value, or leave the argument out if it is optional."
+
 # Command -> its list of arguments, which options may stand between.
 LISTS = {"predict": "texts", "compare": "results", "report": "results", "cascade": "bundles"}
 
@@ -81,6 +83,8 @@ def _parse(made: argparse.ArgumentParser, typed: str, words: list[str]) -> argpa
         made.error(f"{typed}: this is not a command.{meant(typed, COMMANDS)} See: toolchain --help")
     args, unknown = made.parse_known_args(_everywhere_flags_first(typed, words))
     if typed in LISTS and not any(word.startswith("-") for word in unknown):
+        if typed != "predict" and "" in unknown:  # a text may be empty
+            made.error(f"argument {LISTS[typed]}: {EMPTY}")
         getattr(args, LISTS[typed]).extend(unknown)  # argparse leaves what follows an option behind the first ones
         unknown = []
     if unknown:
@@ -150,7 +154,7 @@ def _not_empty(value: str) -> str:
     A shell passes an empty value for a variable that is not set. As a path it would mean the current folder.
     """
     if not value:
-        raise argparse.ArgumentTypeError("the value is empty. Write one, or leave the argument out.")
+        raise argparse.ArgumentTypeError(EMPTY)
     return value
 
 

@@ -39,7 +39,7 @@ def calibrate(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace, goal: tuple[str, ...] = ()) -> None:
-    """Run the build steps that the precision needs, or only those in `goal`, and print the record.
+    """Run the build steps that the precision needs, or those in `goal` (see `run_build`), and print the record.
 
     Then raise an error if the accuracy gate failed.
     """

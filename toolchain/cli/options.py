@@ -24,6 +24,8 @@ MODEL = (
     "dry_run",
     "atol",
 )
+# Options whose value may be empty: without a separator, and no GEMM.
+MAY_BE_EMPTY = ("text_join", "keep")
 LOOK = (*MODEL_AND_TASK, "backend", "device", "file", "trust", "seed", "max_length", "trust_remote_code")
 
 # What may come first on the line, by its name in the help.
@@ -65,7 +67,10 @@ def add_options(parser: argparse.ArgumentParser, names: tuple[str, ...], table: 
             place.add_argument(*flags, action="store_true", default=None, help=text)
             continue
         kinds: dict[str, Callable[[str], Any]] = {"int": _integer, "float": float}
-        kind: Any = next((kinds[name] for name in kinds if name in str(field.type)), None)  # None: a text, not empty
+        # None is the parser's own type, which refuses an empty text.
+        kind: Any = (
+            str if name in MAY_BE_EMPTY else next((kinds[word] for word in kinds if word in str(field.type)), None)
+        )
         place.add_argument(
             *flags, default=None, help=text, type=kind, metavar=meta["metavar"], choices=meta["choices"] or None
         )

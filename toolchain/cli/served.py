@@ -77,7 +77,7 @@ def _energy(
     The function is None if the energy is not measured, and the code says why; otherwise the code is empty.
 
     Raises:
-        MachineError: --require-energy is given, and one of the GPUs cannot be measured.
+        MachineError: --require-energy is given, and a GPU cannot be measured or the server is on another machine.
     """
     from toolchain.energy.calls import joules_per_call
     from toolchain.energy.evaluation import required

@@ -252,9 +252,7 @@ def _shared(rows: Rows, split: str, share: float) -> Rows:
     places = [_place(min(both)) for both in rows._digests]
     chosen = [index for index, place in enumerate(places) if (place < share) == (split == VALIDATION)]
     if not chosen:
-        raise InputError(
-            f"{rows.source}: --validation-share {share:g} leaves no row for {split}. Choose another fraction."
-        )
+        raise InputError(f"{rows.source}: --validation-share {share:g} leaves no row for {split}. Give another value.")
     return rows.take(chosen)
 
 

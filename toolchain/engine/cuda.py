@@ -74,7 +74,7 @@ class Gpu:
             return self.driver.mem_alloc(max(1, nbytes))
         except self.driver.MemoryError as error:
             raise MachineError(
-                f"{self.name}: out of memory: {nbytes / 2**20:.0f} MB could not be allocated on the GPU. "
+                f"{self.name}: out of memory: {nbytes / 1e6:.0f} MB could not be allocated on the GPU. "
                 "Build for a smaller --batch-size, or free GPU memory."
             ) from error
 
@@ -88,7 +88,7 @@ class Gpu:
             array: Array = self.driver.pagelocked_empty(shape, dtype)
         except self.driver.MemoryError as error:
             raise MachineError(
-                f"{self.name}: out of memory: {nbytes(shape, dtype) / 2**20:.0f} MB of page-locked host memory could "
+                f"{self.name}: out of memory: {nbytes(shape, dtype) / 1e6:.0f} MB of page-locked host memory could "
                 "not be allocated. Build for a smaller --batch-size."
             ) from error
         return array

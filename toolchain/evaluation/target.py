@@ -1,7 +1,7 @@
 """The target of a run: which file of a bundle runs, on which backend and device. Only this module decides that.
 
 `find_target` reads the bundle or checkpoint once and returns plain data. `eval`, `compare`, `verify`, `profile`,
-`serve` and the export to Triton all begin with it.
+`serve`, `clocks` and `cascade` begin with it; the export to Triton uses only `choose_graph`, `plans` and `recorded`.
 """
 
 import functools

@@ -1,6 +1,7 @@
 """Explains the speed of a language model's graph: its GEMMs, which are quantized, and the bytes that a step reads."""
 
 from toolchain import graph
+from toolchain.base.amounts import counted
 from toolchain.bundle import Bundle
 from toolchain.generate.build import graph_name
 from toolchain.generate.opened import precision_of
@@ -41,5 +42,5 @@ def _advise(record: ExplainedWeights) -> list[str]:
         "that. The pass over the prompt is limited by arithmetic, and is not faster."
     ]
     if left := [one["name"] for one in record["products"] if not one["bits"]]:
-        advice.append(f"{len(left)} GEMMs are not quantized: {', '.join(left[:5])}. --json lists the reasons.")
+        advice.append(f"not quantized: {counted(len(left), 'GEMM')}: {', '.join(left[:5])}. --json lists the reasons.")
     return advice

@@ -197,7 +197,7 @@ class Recipe:
     max_drop: float | None = option(
         None,
         "gate: fail if the task's metric drops by more than this, in points (1/100) (default: no gate; in tune and "
-        "heal 0.5)",
+        "heal 0.5; in cascade that of the build, else 0.5)",
         metavar="POINTS",
     )
     confidence: float = option(0.95, "confidence level of the gate's one-sided interval", metavar="SHARE")

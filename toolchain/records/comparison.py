@@ -41,7 +41,8 @@ class Comparison(TypedDict):
     flips: Flips | None
     """Number of rows whose prediction changed; null for a regression."""
     p_value: float | None
-    """p-value of the two-sided exact McNemar test; null if the metric is not accuracy."""
+    """p-value of the two-sided exact McNemar test; null if the metric is neither accuracy nor subset
+    accuracy."""
     detectable_points: float | None
     """Smallest true drop, in points, that this number of rows would show with a probability of 0.8; null if the bounds
     are not finite."""

@@ -61,7 +61,7 @@ class Decode(TypedDict):
     fits into the caches of the CPU."""
     j_per_token: float | None
     """Energy per generated token after the first, J: energy of the whole generation minus that of the first passes,
-    divided by the number of these tokens. Null if it was not measured."""
+    divided by the number of these tokens. Null if it was not measured, or if no token follows the first."""
 
 
 class CacheRun(TypedDict):

@@ -64,7 +64,8 @@ class Agreement(AgreementFigures):
     """How well the predictions agree with those of the FP32 reference."""
 
     reference: str
-    """Backend and precision of the FP32 reference: `torch-fp32`, or `ort-fp32` if the checkpoint is not available."""
+    """Backend and precision of the FP32 reference: `torch-fp32`, `ort-fp32` if the checkpoint is not available, or
+    `original-fp32` for a checkpoint that `toolchain shrink` made."""
     label_agreement: float | None
     """Fraction of the rows with the same predicted label, 0 to 1; null for a regression."""
     max_abs_logit_difference: float
@@ -232,9 +233,9 @@ class Scores(TypedDict):
     metrics: dict[str, float]
     """Name of a metric -> its value."""
     metrics_ci95: dict[str, list[float]]
-    """Name of a metric -> lower and upper end of its 95 % confidence interval. Accuracy has Wilson's score interval;
-    all other metrics have percentiles over random draws: of rows, of queries for rankings, or of confusion tables for
-    F1 and Matthews' correlation."""
+    """Name of a metric -> lower and upper end of its 95 % confidence interval. Accuracy and subset accuracy have
+    Wilson's score interval; all other metrics have percentiles over random draws: of rows, of queries for rankings, or
+    of confusion tables for F1 and Matthews' correlation."""
     per_label: NotRequired[dict[str, LabelFigures]]
     """Name of a label -> its precision, recall and F1. Only for multi-label models."""
 

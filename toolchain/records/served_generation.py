@@ -63,7 +63,7 @@ class ServedRun(TypedDict):
     Null if it was not measured."""
     j_per_generated_token: float | None
     """Energy of the GPUs per generated token after the first, J: energy of a whole request minus that of a request for
-    one token, divided by the number of these tokens. Null if it was not measured."""
+    one token, divided by the number of these tokens. Null if it was not measured, or if no token follows the first."""
     per_generated_token_j: float | None
     """Energy of the GPUs per generated token, J: energy of a whole request divided by its generated tokens. Null if it
     was not measured."""

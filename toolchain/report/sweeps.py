@@ -6,6 +6,7 @@ A cell is one combination of options that was built and evaluated.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from toolchain.base.amounts import counted
 from toolchain.records.result import Result
 from toolchain.records.sweep import Front, State, SweepCell
 from toolchain.report.cell_names import SHORT, short_name, shown, varying
@@ -162,5 +163,5 @@ def _caption(title: str, front: Front, members: int) -> str:
     if front["unresolved"]:
         caption += " Not resolved: another cell is better on both axes, but the difference may be chance."
     if front["unmeasured"]:
-        caption += f" Not measured: {len(front['unmeasured'])} cells."
+        caption += f" Not measured: {counted(len(front['unmeasured']), 'cell')}."
     return caption

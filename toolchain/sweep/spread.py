@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any, TypedDict, cast
 
 from toolchain import __version__
+from toolchain.base.amounts import counted
 from toolchain.base.files import write_bytes, write_json, write_text
 from toolchain.errors import MachineError, first_line, innermost
 from toolchain.records.sweep import CellRun
@@ -157,7 +158,8 @@ def spread(cells: Sequence[Cell], folder: Path, address: str, program: Sequence[
             done, _ = ray.wait(list(running), timeout=LOOK_S)
             if not done and not ray.cluster_resources().get(METER):
                 raise MachineError(
-                    f"--ray {address}: no machine is left, and {len(running)} cells did not run. Repeat the command."
+                    f"--ray {address}: no machine is left, and {counted(len(running), 'cell')} did not run. "
+                    "Repeat the command."
                 )
             for one in done:
                 cell, attempts = running.pop(one)

@@ -2,6 +2,7 @@
 
 from rich.table import Table
 
+from toolchain.base.amounts import counted
 from toolchain.cli.show import BUSY, folded, put, titled
 from toolchain.engine.releases import RELEASES
 from toolchain.records.explain import ClippedTensor, ExplainedGemm, ExplainedPlan, ExplainRecord, HalfTensor
@@ -111,7 +112,7 @@ def _clipped(tensors: list[ClippedTensor]) -> list[Table | str]:
     """Return a table of the tensors with values outside their calibration range, and its legend."""
     if not tensors:
         return []
-    title = f"Clipped ({len(tensors)} tensors)"
+    title = f"Clipped ({counted(len(tensors), 'tensor')})"
     table = _ranking(title, "tensor", "values outside the range", "largest / end of the range")
     for one in tensors[:10]:
         table.add_row(one["tensor"], f"{one['share']:.3%}", f"{one['reach']:.1f}")

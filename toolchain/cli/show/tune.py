@@ -1,5 +1,6 @@
 """Show the result of `toolchain tune` on the terminal: the GEMMs to exclude from INT8."""
 
+from toolchain.base.amounts import counted
 from toolchain.cli.show import put, titled
 from toolchain.records.quantization import SensitivityRecord
 from toolchain.records.tune import TuneRecord
@@ -42,7 +43,7 @@ def _verdict(record: TuneRecord) -> str:
         f"a drop of {record['expected_drop_points']:.2f} points is expected, {record['max_drop_points']:g} is allowed"
     )
     share = record["keep_share_of_macs"]
-    text = f"exclude {len(record['keep'])} GEMMs, {share:.1%} of the work, from INT8: {expected}"
+    text = f"exclude {counted(len(record['keep']), 'GEMM')}, {share:.1%} of the work, from INT8: {expected}"
     if not record["keep"]:
         text = f"no GEMM needs to be excluded from INT8: {expected}"
     if record["residual"]:

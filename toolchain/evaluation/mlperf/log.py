@@ -85,8 +85,9 @@ class Log:
         """
         values = self.all(key)
         if len(values) != 1 or type(values[0]) not in kinds:
+            wanted = " or ".join(kind.__name__ for kind in kinds)
             raise InputError(
-                f"{self.where}: {key} must occur once, as {kinds[0].__name__}, but is {values}. Run the scenario again."
+                f"{self.where}: {key} must occur once, as {wanted}, but is {values}. Run the scenario again."
             )
         return values[0]
 

@@ -50,7 +50,8 @@ def find_engines(target: Target, instances: int | None) -> Iterator[Engines]:
     processor, up to MAX_INSTANCES.
 
     On a CPU, throughput is highest with one engine for each processor, because no thread waits for another; latency is
-    lowest with one engine on all processors. So there are engines of both kinds. The engines that run side by side
+    lowest with one engine on all processors. So there are engines of both kinds, unless the graph is smaller than
+    SMALL_BYTES. The engines that run side by side
     share one open runtime, which several threads may call.
 
     Raises:
