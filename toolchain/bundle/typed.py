@@ -71,6 +71,7 @@ def check_quantized(resolved: ResolvedRecipe, file: Path, found: Parity, texts: 
 
     Raises:
         GateError: a value is NaN or infinite.
+        InputError: ONNX Runtime cannot run the graph with its float16 values rounded.
     """
     where = f"{resolved.source.name}: {file.name}"
     if typed:

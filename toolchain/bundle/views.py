@@ -195,6 +195,7 @@ def _typed(resolved: ResolvedRecipe, made: BundleWriter, file: str, model: ir.Mo
 
     Raises:
         GateError: rounded to float16, a tensor is NaN or infinite.
+        InputError: ONNX Runtime cannot run the graph on the rows.
     """
     tokens = resolved.encode(_texts(resolved, file))
     beyond = measure_range(model, tokens).beyond()

@@ -111,7 +111,8 @@ def _check(second: Target, output: Path, small: Path | None) -> None:
 
     Raises:
         InputError: the second stage has no classes or is a cascade; or the output folder is not a bundle.
-        UsageError: the output folder is one of the stages, or a cascade cannot run on the backend.
+        UsageError: the output folder is one of the stages or a bundle of one model, or a cascade cannot run on the
+            backend.
     """
     head, bundle = second.resolved.head, second.bundle
     if bundle is None or second.file is None:

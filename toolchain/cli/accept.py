@@ -15,7 +15,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_source(parser, "RECIPE")
     engine = ("device", "batch_size", "seq_len", "buckets", "limit")
     energy = ("energy_window", "energy_windows", "energy_warmup")
-    add_options(parser, (*MODEL, *CALIBRATION, "split", *engine, *GATE, *energy))
+    parser.add_argument(
+        "-o", "--output", metavar="DIR", help="folder of accept.json and accept.md (default eval/results/accept)"
+    )
+    model = (name for name in MODEL if name != "output")
+    add_options(parser, (*model, *CALIBRATION, "split", *engine, *GATE, *energy))
 
 
 def run(args: argparse.Namespace) -> None:

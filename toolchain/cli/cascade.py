@@ -23,7 +23,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="fit the first stage to the train rows: logistic regression on the TF-IDF of tokens",
     )
-    add_options(parser, ("output", "data", "calib_data", "split", "limit", "max_drop", "confidence", "seed"))
+    parser.add_argument("-o", "--output", metavar="DIR", help="folder of the cascade, which is a bundle")
+    add_options(parser, ("data", "calib_data", "split", "limit", "max_drop", "confidence", "seed"))
     add_options(parser, ("precision", "backend", "device", "file"))
     parser.add_argument(
         "--trust",

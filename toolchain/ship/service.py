@@ -47,7 +47,7 @@ def ship_service(
 
     Raises:
         InputError: the bundle is incomplete, `output` is not the folder of a service, or another run is writing it.
-        UsageError: the name is not a valid model name, or the backend is trt and the bundle has no plan.
+        UsageError: the model name or the folder's name is not allowed, or the backend is trt and there is no plan.
     """
     check_folder(output)
     bundle = open_bundle(place, trust=trust, check_files=False)  # each file is checked when it is copied
