@@ -9,8 +9,8 @@ from toolchain.serve.limits import LARGE_BODY_BYTES
 
 T = TypeVar("T")
 
-# One thread, because Python's global lock lets one run at a time: the event loop would wait for each of several in
-# turn, and health checks with it.
+# Only one thread, because only one thread at a time can hold Python's global lock. With several busy threads, the event
+# loop, and with it each health check, would have to wait for all of them in turn.
 _THREAD = ThreadPoolExecutor(1, "aside")
 
 

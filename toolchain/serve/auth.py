@@ -17,7 +17,7 @@ from toolchain.serve.protocol import Reason, RefusedError
 
 log = logging.getLogger("toolchain")
 
-# Characters of a token. 16 random letters and digits cannot be guessed over a network.
+# Least number of characters of a token. 16 random letters and digits cannot be guessed over a network.
 MIN_TOKEN_LENGTH = 16
 
 
@@ -40,7 +40,8 @@ def read_token(path: Path) -> str:
             f"{path}: the token is not one word of at least {MIN_TOKEN_LENGTH} letters, digits and punctuation marks. "
             "Make one: openssl rand -hex 32."
         )
-    if found.st_mode & stat.S_IROTH and found.st_uid == os.getuid():  # a mounted secret has another owner
+    # Only the owner is warned. A secret that is mounted into a container has another owner.
+    if found.st_mode & stat.S_IROTH and found.st_uid == os.getuid():
         log.warning("%s: every user of this machine can read the token. Run: chmod 600 %s", path, path)
     return token
 
@@ -85,7 +86,7 @@ def check_origin(headers: Mapping[bytes, bytes], *, changes: bool, public: bool)
         RefusedError: the request comes from a page of another site, or Host may be a name in the public DNS.
     """
     host, origin = _name(headers.get(b"host", b"")), headers.get(b"origin", b"")
-    is_other = origin != b"" and _name(origin) != host  # file://, which has no name, is another site too
+    is_other = origin != b"" and _name(origin) != host  # file:// has no host name and counts as another site
     site = headers.get(b"sec-fetch-site", b"cross-site" if is_other and not public else b"")
     if changes and site == b"cross-site":
         raise RefusedError(

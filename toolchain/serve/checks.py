@@ -20,10 +20,10 @@ from toolchain.serve.protocol import InferRequest, Reason, RefusedError, Tensor,
 INTEGERS = ("INT64", "INT32")
 VERSION = "1"
 
-# Makes the refusal of a request from a message.
+# A function that takes a message and returns the refusal of a request with this message.
 Refuse = Callable[[str], RefusedError]
 
-# Longest part of a client's name in a message. gRPC sends messages in headers, which are short.
+# Most characters of a name from a client that a message repeats. gRPC sends messages in headers, whose size is limited.
 SHOWN_CHARACTERS = 64
 
 BATCH_NOTE = (
@@ -80,13 +80,13 @@ class Checks:
 
     name: str
     texts_per_row: int
-    # Token input -> number of its values: the vocabulary's size, 2 for the mask, the number of token types.
+    # Token input -> how many values it can have: the vocabulary's size, 2 for the mask, or the number of token types.
     value_counts: dict[str, int]
-    # Longest row, in tokens.
+    # Most tokens of a row.
     max_length: int
     pad_values: dict[str, int]
     limits: Limits
-    # Output -> numbers of a row; None for a text.
+    # Output -> how many numbers a row has; None for a text.
     gives: Mapping[str, int | None]
 
     def outputs(self, request: InferRequest) -> tuple[str, ...]:
@@ -109,7 +109,7 @@ class Checks:
         Raises:
             RefusedError: the inputs do not fit the model.
         """
-        # Like Triton's, refusals begin with the request's id in brackets.
+        # Refusals begin with the request's id in brackets, as those of Triton do.
         refuse = partial(_refusal, shown(request.id) or "<id_unknown>")
         given: dict[str, Tensor] = {}
         for tensor in request.inputs:
@@ -213,7 +213,7 @@ class Checks:
         mask = next(tensor.array for tensor in tensors if tensor.name == "attention_mask")
         lengths = mask.sum(axis=1)
         real = np.arange(length) < lengths[:, None]
-        # Other masks mean different things to different engines, and a row without a token has no right result.
+        # Engines treat other masks differently, and a row without tokens has no correct result.
         if not lengths.all() or (mask != real).any():
             raise refuse(
                 f"each row of input 'attention_mask' must be one or more 1s followed only by 0s for model '{self.name}'"

@@ -31,7 +31,7 @@ class Times:
     input_ns: int = 0
     infer_ns: int = 0
     output_ns: int = 0
-    # The stage of a cascade that answered each row, "" for a row from the cache; None without stages.
+    # The stage of a cascade that answered each row, "" for a row from the cache; None if the model is not a cascade.
     stages: list[str] | None = None
 
     def add(self, other: "Times") -> None:
@@ -56,11 +56,12 @@ class Counters:
     executions: int = 0
     # Requests that wait for an engine now.
     pending: int = 0
-    # Stage of a cascade -> rows that it answered; empty without stages.
+    # Stage of a cascade -> number of rows that it answered; empty if the model is not a cascade.
     stage_rows: dict[str, int] = field(default_factory=dict)
-    # Rows in the cache; None without one.
+    # Number of rows in the cache; None without a cache.
     cache_entries: int | None = None
-    # Rows that were found in the cache, and rows that were not, with the time of their lookup; None without one.
+    # Number of rows that were found in the cache, and of rows that were not (None without a cache), and the summed time
+    # of their lookups.
     cache_hits: int | None = None
     cache_misses: int | None = None
     hit_ns: int = 0

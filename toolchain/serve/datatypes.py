@@ -32,7 +32,7 @@ NUMPY = {
     "INT32": np.dtype("<i4"),
     "INT64": np.dtype("<i8"),
     "FP16": np.dtype("<f2"),
-    "BF16": np.dtype("<u2"),  # the bits, because numpy lacks the type
+    "BF16": np.dtype("<u2"),  # the bits as integers, because numpy has no bfloat16
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
     BYTES: np.dtype("O"),
@@ -81,9 +81,10 @@ class Declared:
         self._check_bytes(len(numbers) * dtype.itemsize, count * dtype.itemsize)
         given = numbers if isinstance(numbers, list) else np.asarray(numbers)
         try:
-            with np.errstate(over="ignore"):  # a number beyond FP32 becomes infinite
+            with np.errstate(over="ignore"):  # a number outside FP32's range becomes infinite
                 array = np.array(given, dtype)
-            is_beyond = given is not numbers and dtype.kind in "iu" and (array != given).any()  # numpy checks lists
+            # In a list, numpy itself finds numbers that are out of range, and raises OverflowError.
+            is_beyond = given is not numbers and dtype.kind in "iu" and (array != given).any()
         except OverflowError:
             is_beyond = True
         if is_beyond:

@@ -25,7 +25,7 @@ class GpuReading:
     uuid: str
     usage: Usage
     power_w: float | None
-    # Energy of the board since the service started.
+    # Energy of the board since the service started, in joules.
     energy_j: float | None
 
 
@@ -42,7 +42,7 @@ class Gpus:
 
     def read(self) -> list[GpuReading]:
         """Return a reading of each GPU."""
-        with self._lock:  # an energy counter is compared with its last value
+        with self._lock:  # `used_j` compares a counter with its last value and stores the new one
             return [self._read(device) for device in self._devices]
 
     def _read(self, device: Device) -> GpuReading:

@@ -15,8 +15,8 @@ from toolchain.errors import InputError, UsageError
 # Socket options of asm-generic/socket.h, which Python does not name.
 _SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27
 
-# A program in classic BPF (linux/filter.h; code, jt, jf, k). It loads byte 13 of the TCP header, the flags, drops the
-# packet if SYN is set, and accepts it otherwise.
+# A program in classic BPF; each instruction is (code, jt, jf, k) as in linux/filter.h. The program loads byte 13 of the
+# TCP header, which has the flags. It drops the packet if SYN is set, and accepts it otherwise.
 _DROP_SYN = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
 
 
@@ -32,7 +32,7 @@ def bind(host: str, port: int) -> socket.socket:
     """
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except (socket.gaierror, UnicodeError) as error:  # UnicodeError: the name cannot be a host's name
+    except (socket.gaierror, UnicodeError) as error:  # UnicodeError: the name is not a valid host name
         raise UsageError(f"--host {host}: no such host. Give a name or an address of this machine.") from error
     bound = socket.socket(family, kind)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

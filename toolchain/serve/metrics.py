@@ -15,7 +15,7 @@ from toolchain.serve.gpus import GpuReading
 if TYPE_CHECKING:
     from toolchain.serve.service import Service
 
-# Labels and value of each sample; a value of None is left out.
+# The samples of a metric, each with its labels and its value. A sample whose value is None is left out.
 Samples = list[tuple[dict[str, str], float | None]]
 
 
@@ -37,7 +37,7 @@ class Metric:
         return value // 1000 if value is not None and self.attribute.endswith("_ns") else value
 
 
-# Attributes of Counters.
+# Metrics of the model, whose values are attributes of Counters.
 OF_MODEL = (
     Metric("nv_inference_request_success", "counter", "Successful requests", "success"),
     Metric("nv_inference_count", "counter", "Rows of successful requests", "rows"),
@@ -77,7 +77,7 @@ STAGES = Metric("toolchain_cascade_rows", "counter", "Rows that each stage of a 
 
 FAILURES = Metric("nv_inference_request_failure", "counter", "Failed requests, by reason")
 
-# Attributes of GpuReading.
+# Metrics of each GPU, whose values are attributes of GpuReading.
 OF_GPU = (
     Metric("nv_gpu_utilization", "gauge", "Fraction of time, 0 to 1, in which a kernel ran", "usage.utilisation"),
     Metric("nv_gpu_power_usage", "gauge", "Power of the board, in watts", "power_w"),

@@ -39,11 +39,12 @@ class ServedModel:
     target: Target
     tokenizer: TextEncoder
     batcher: Batcher
-    # The limits that the user gave, lowered to those of the engine.
+    # The limits that the user gave, lowered where the engines support less.
     limits: Limits
-    # Logits of rows that were run before; None if they are not kept.
+    # The cache of logits; None if it is disabled.
     cache: Cache | None
-    # The first stage of a cascade, and its batcher if it has a queue of its own; None for one model.
+    # The stages of a cascade, and the batcher of the first stage. Both are None if the model is not a cascade. If the
+    # first stage is lexical, it has no batcher.
     stages: Stages | None = None
     first: Batcher | None = None
 
@@ -93,7 +94,7 @@ async def open_model(
         stages: Stages | None = None
         if stage := find_stage(target):
             if small := find_small(target):
-                own = Counters()  # what clients see are the requests and batches of the second stage
+                own = Counters()  # not shown to clients, who see the counters of the second stage
                 first, _ = await opened.enter_async_context(_open_batcher(small, limits, instances, own))
             log.info("cascade: the second stage gets rows whose first-stage margin is below %.3f", stage.threshold)
             stages = Stages(first or Inline(opened.enter_context(stage.open({}))), stage.threshold, counters)
@@ -112,9 +113,11 @@ async def _open_batcher(
     resolved = target.resolved
     columns = resolved.head.texts_per_row
     ends, limits = _shapes(target, limits)
-    if equal := resolved.source.facts.equal_length:  # answers depend on padding, so each length is a bucket
+    # Padding would change the logits, so each length has a bucket of its own.
+    if equal := resolved.source.facts.equal_length:
         ends = tuple(range(1, ends[-1] + 1))
-    # A CPU prepares nothing for the lengths between, and one batch of each length would be too many.
+    # The shortest and the longest length are enough to warm up a CPU, which prepares nothing for a certain length. If
+    # each length has a bucket, warming up all of them would take too long.
     lengths = (ends[0], ends[-1]) if on_cpu(target) or equal else ends
     batches = _warm_up(resolved.encoder(probe_texts(columns)), lengths, limits, every_power=resolved.recipe.cuda_graphs)
     row = resolved.head.row

@@ -35,7 +35,7 @@ class Places(Generic[C]):
         self._limit, self._limit_of_address, self._clock = limit, max(1, limit * 3 // 4), clock
         self._addresses: dict[C, str] = {}
         self._counts: Counter[str] = Counter()
-        # Client -> when it became silent, in that order.
+        # Silent client -> the time at which it became silent. The client that has been silent longest comes first.
         self._silent: dict[C, float] = {}
         self._spare: set[C] = set()
 
@@ -53,7 +53,8 @@ class Places(Generic[C]):
         address = network(host)
         if self._is_full(address):
             self._hang_up_first(address if self._counts[address] >= self._limit_of_address else None)
-        if self._is_full(address):  # nobody was silent, or a client in a spare place has moved up
+        # No client was silent, or the freed place went to a client in a spare place.
+        if self._is_full(address):
             if len(self._spare) >= SPARE_PLACES:
                 return False
             self._spare.add(client)

@@ -25,14 +25,14 @@ class InferRequest:
 
     model: str
     inputs: tuple[Tensor, ...]
-    # The requested outputs; none requests all.
+    # Names of the requested outputs; an empty tuple requests all outputs.
     outputs: tuple[str, ...] = ()
-    # An empty version requests the newest.
+    # The requested version of the model; empty if the client leaves the choice to the service.
     version: str = ""
     id: str = ""
-    # Longest wait in the queue, in microseconds; 0 is the service's default.
+    # Longest wait in the queue, in microseconds; 0 means the service's default.
     timeout_us: int = 0
-    # Output -> number of its best classes that are returned instead of its values.
+    # Output -> how many of its best classes are returned instead of its values.
     classes: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -44,9 +44,9 @@ class InferResponse:
     version: str
     id: str
     outputs: tuple[Tensor, ...]
-    # Rows that are longer than the model reads.
+    # Number of rows that were cut, because they are longer than the model reads.
     truncated_rows: int = 0
-    # Rows that the second stage of a cascade ran; None without stages.
+    # Number of rows that the second stage of a cascade ran; None if the model is not a cascade.
     passed_on_rows: int | None = None
 
     @property

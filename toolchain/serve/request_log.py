@@ -57,7 +57,7 @@ class RequestLog:
 
     def __init__(self, form: str, *, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self._write, self._clock = FORMS[form], clock
-        # Names of requests differ between two processes that write into the same log.
+        # The ids of requests begin with a random part, so that those of two processes that share a log differ.
         self._process, self._count = secrets.token_hex(4), 0
 
     @contextmanager
@@ -89,7 +89,7 @@ class RequestLog:
                 "compute_ms": _ms(times.input_ns + times.infer_ns + times.output_ns) if times else None,
                 "duration_ms": _ms(self._clock() - start),
             }
-            # Not log.info, which spends almost half of its time to find the line of code that logs.
+            # log.info would spend almost half of its time on finding the line of code that called it.
             record = logging.LogRecord(log.name, logging.INFO, "", 0, self._write(line), None, None)
             log.handle(record)
 
@@ -133,5 +133,5 @@ class JsonLines(logging.Formatter):
         return orjson.dumps(message).decode()
 
 
-# A server that is not told otherwise logs no requests.
+# The default of the servers: requests are not logged.
 OFF = RequestLog("off")

@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("toolchain")
 
-# Descriptors of every place for a connection, and of the service's own files.
+# File descriptors that the process may need: one for each HTTP and gRPC connection, and 256 for its own files.
 DESCRIPTORS = MAX_CONNECTIONS + SPARE_PLACES + MAX_GRPC_CONNECTIONS + 256
 
-# How long a thread may hold Python's global lock while another waits for it. An engine that has finished a small batch
-# needs the lock, and Python's default of 5 ms is longer than such a batch takes.
+# Seconds for which a thread may hold Python's global lock while another thread waits for it. An engine needs the lock
+# when it has finished a batch, and Python's default of 5 ms is longer than a small batch takes.
 SWITCH_INTERVAL_S = 1e-4
 
 
@@ -50,7 +50,7 @@ class ServerOptions:
 
     host: str = "127.0.0.1"
     http_port: int = 8000
-    # None: no gRPC.
+    # None disables gRPC.
     grpc_port: int | None = 8001
     token: str | None = None
     tls: Tls | None = None
@@ -78,7 +78,7 @@ async def serve(
             "%s: everyone who can reach this machine can use the model. Give --token-file, or put a proxy in front.",
             options.host,
         )
-    if options.tls:  # report a wrong certificate before the model is loaded, which takes long
+    if options.tls:  # a wrong certificate is reported before the model is loaded, which takes long
         open_tls(options.tls.cert, options.tls.key)
     allow_descriptors()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -89,9 +89,11 @@ async def serve(
                 servers: list[HttpServer | GrpcServer] = [http, *([grpc] if grpc else [])]
                 signals = _queue_signals()
                 grpc_address = f"{host_in_url(options.host)}:{grpc.port}" if grpc else None
-                example = service.shown.without_rows().bodies[0]  # it goes to logs, which others read
+                example = service.shown.without_rows().bodies[0]  # no rows: others can read the logs
                 gc.collect()
-                gc.freeze()  # otherwise each full collection would scan what was imported: 0.2 s on the event loop
+                # Otherwise each full collection would scan all objects of the imported modules, which blocks the event
+                # loop for 0.2 s.
+                gc.freeze()
                 on_started({"name": service.name, "http": url, "grpc": grpc_address, "example": example})
                 await signals.get()
                 service.drain()

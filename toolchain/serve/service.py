@@ -53,13 +53,14 @@ class Ran(NamedTuple):
     times: Times
 
 
-# Rows that the page offers to try.
+# Number of example rows that the web page shows.
 EXAMPLES = 4
 
-# Longer texts are tokenised in a thread, because they would block the event loop.
+# Texts of a request with more characters than this are tokenised in a thread, because they would block the event loop.
 LONG_CHARACTERS = 4096
 
-# Reasons that count as failures, by Triton's names. Other refusals are the client's mistakes and are not counted.
+# Reasons of refusals that are counted as failures -> Triton's names for them. Other refusals are mistakes of the client
+# and are not counted.
 FAILURES = {Reason.INTERNAL: "BACKEND", Reason.UNAVAILABLE: "REJECTED"}
 
 
@@ -233,7 +234,7 @@ class Service:
             return rows, np.zeros(len(rows), bool)
         try:
             return await asyncio.to_thread(self._encode, rows) if _is_long(rows) else self._encode(rows)
-        except InputError as error:  # a token that the model lacks
+        except InputError as error:  # a text has a token that the model lacks
             raise invalid(str(error)) from error
 
     def _encode(self, texts: list[Text]) -> tuple[Tokens, NDArray[np.bool_]]:

@@ -28,7 +28,7 @@ def open_tls(cert: Path, key: Path) -> ssl.SSLContext:
         InputError: a file cannot be read or has other contents, the key is encrypted, or the key does not belong to the
             certificate.
     """
-    cert_data, key_data = _read(cert), _read(key)  # OpenSSL would wait for a FIFO
+    cert_data, key_data = _read(cert), _read(key)  # refuses a FIFO, which OpenSSL would wait for
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_cert_chain(cert, key, password="")  # without `password`, OpenSSL would prompt for one

@@ -66,7 +66,7 @@ class Batcher:
         # Rows whose texts are being tokenised.
         self._reserved = 0
         self._scheduled = self._closing = False
-        # No request and no engine times out before this.
+        # The time before which no request and no engine times out.
         self._next_deadline_ns: float = math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._drained = asyncio.Event()
@@ -170,7 +170,7 @@ class Batcher:
         self._queue.put(request)
         self._counters.pending += 1
         self._next_deadline_ns = min(self._next_deadline_ns, deadline)
-        if not self._scheduled:  # after all requests that have arrived by now, so that they run together
+        if not self._scheduled:  # dispatch after the requests that have already arrived, so that they share batches
             self._scheduled = True
             loop.call_soon(self._dispatch)
         return request
@@ -184,7 +184,8 @@ class Batcher:
             groups, now = self._queue.take_batch(share), self._clock()
             for request, _ in groups:
                 self._counters.pending -= not request.queued
-                request.times.queue_ns = request.times.queue_ns or now - request.submitted_ns  # until its first batch
+                # The wait of a request ends with its first batch.
+                request.times.queue_ns = request.times.queue_ns or now - request.submitted_ns
             end_ns = now + round(ENGINE_TIMEOUT_S * 1e9)
             self._running[engine] = groups, end_ns
             self._next_deadline_ns = min(self._next_deadline_ns, end_ns)
@@ -206,7 +207,8 @@ class Batcher:
 
         In this order, the engine runs while the event loop completes requests.
         """
-        if self._running.pop(engine, None) is None:  # it was given up, perhaps because the whole machine was paused
+        # `expire` has given this engine up, perhaps only because the whole machine was paused.
+        if self._running.pop(engine, None) is None:
             self._failed.discard(engine)
         self._counters.executions += result.executions
         if result.broken:
@@ -236,7 +238,7 @@ class Batcher:
             request.logits = logits
         else:
             sizes = zip(request.logits.shape[1:], logits.shape[1:], strict=True)
-            part = (slice(None), *(slice(min(pair)) for pair in sizes))  # batches are padded to different lengths
+            part = (slice(None), *(slice(min(pair)) for pair in sizes))  # batches have different padded lengths
             request.logits[part][rows] = logits[part]
         request.unfinished -= len(rows)
         request.times.input_ns += result.input_ns
@@ -248,7 +250,7 @@ class Batcher:
         self._dequeue(requests)
         for request in requests:
             if not request.result.done():
-                request.result.set_exception(RefusedError(error.reason, str(error)))  # one traceback for each
+                request.result.set_exception(RefusedError(error.reason, str(error)))  # each error has its own traceback
 
     def _dequeue(self, requests: set[QueuedRequest]) -> None:
         """Remove the rows of these requests that are still queued."""

@@ -14,7 +14,7 @@ from toolchain.checkpoint.tokenize import Tokens
 from toolchain.serve.batching.stages import Run
 from toolchain.serve.counters import Counters, Times
 
-# Bytes of an entry beside its numbers: the objects of Python and numpy, and the places in the dictionary.
+# Bytes of an entry in addition to its token ids and logits, for the Python and numpy objects and the dictionary.
 ENTRY_BYTES = 512
 
 
@@ -63,7 +63,8 @@ class Cache:
 
     def _keep(self, key: bytes, logits: Logits) -> Logits:
         self._entries[key] = logits
-        self._entries.move_to_end(key)  # another request may have put the same row there meanwhile
+        # If another request has added the same row meanwhile, the assignment above keeps the position of its entry.
+        self._entries.move_to_end(key)
         if len(self._entries) > self._size:
             self._entries.popitem(last=False)
         self._counters.cache_entries = len(self._entries)

@@ -15,13 +15,15 @@ from toolchain.runtimes import open_runtime
 
 Open = Callable[[], AbstractContextManager[Infer]]
 
-# A smaller graph has so little work that waking a second thread costs more time than it saves.
+# Size of a graph, in bytes, below which an engine has one thread. Such a graph has so little work that a second thread
+# takes more time to wake than it saves.
 SMALL_BYTES = 8 << 20
 
-# Default bound of engines side by side on a CPU: more would leave each request too few processors.
+# Most engines that run side by side on a CPU by default. With more engines, each would have too few processors.
 MAX_INSTANCES = 4
 
-# Positions of one batch on a CPU, padding included: larger batches have no higher throughput there, only a longer wait.
+# Most positions of one batch on a CPU, padding included. Larger batches do not raise the throughput of a CPU, but make
+# requests wait longer.
 CPU_MAX_TOKENS = 256
 
 

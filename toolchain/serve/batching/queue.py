@@ -27,7 +27,7 @@ class QueuedRequest:
 
     tokens: Tokens
     result: "asyncio.Future[Logits]"
-    # Counts up in the order of arrival.
+    # The number of the request, in the order of arrival.
     number: int
     submitted_ns: int
     deadline_ns: int

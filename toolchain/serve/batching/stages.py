@@ -16,13 +16,13 @@ from toolchain.runtimes.cascade import passed_on
 from toolchain.serve.batching.batcher import Batcher
 from toolchain.serve.counters import Counters, Times
 
-# Runs rows: their logits, float32 [rows, classes], and where their time went.
+# A function that runs rows, and returns their logits, float32 [rows, *row], and how long each phase took.
 Run = Callable[[Tokens], Awaitable[tuple[Logits, Times]]]
 
 # The names of the stages in metrics and responses.
 FIRST, SECOND = "first", "second"
 
-# Tokens of a request from which on a lexical stage runs in a thread, because it would block the event loop.
+# A lexical stage runs a request with more tokens than this in a thread, because it would block the event loop.
 LONG_TOKENS = 4096
 
 

@@ -22,10 +22,11 @@ from toolchain.errors import InputError
 
 log = logging.getLogger(__name__)
 
-# Longest wait for an engine to close. A thread that hangs in a batch does not keep the process alive.
+# Longest wait for an engine to close, in seconds. If the engine hangs in a batch, its thread is left behind. It is a
+# daemon thread, so the process can still end.
 CLOSE_S = 10.0
 
-# The groups of a batch, and the function that takes its result.
+# The groups of a batch, and the function that is called with the result of the batch.
 BatchJob = tuple[list[Tokens], Callable[["BatchResult"], object]]
 
 
@@ -39,7 +40,7 @@ class BatchResult:
     input_ns: int
     # Time in the engine.
     infer_ns: int
-    # Successful runs of the engine: several where a batch failed and its groups were run one by one.
+    # Number of successful runs of the engine: more than one if the batch failed and its groups were run one by one.
     executions: int
     # True if the engine cannot run any more.
     broken: bool = False
@@ -62,7 +63,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._open_engine, self._warm_up = open_engine, warm_up
         self._jobs: queue.SimpleQueue[BatchJob | None] = queue.SimpleQueue()
-        # Done when the engine is warm; it has the exception with which the engine failed to open.
+        # Done when the engine has run its warm-up batches. If that fails, the future has the exception.
         self.opened: asyncio.Future[None] = self._loop.create_future()
         self._closed: asyncio.Future[None] = self._loop.create_future()
         threading.Thread(target=self._work, name="engine", daemon=True).start()
@@ -170,6 +171,6 @@ def _finite_logits(infer: Infer, batch: Batch) -> Logits:
 def _fails(infer: Infer, probe: Batch) -> bool:
     try:
         _finite_logits(infer, probe)
-    except Exception:  # of any class: a library's, whose engine may then be unusable, or the refusal above
+    except Exception:  # an error of the runtime's library, or logits that are not finite
         return True
     return False

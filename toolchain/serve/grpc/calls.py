@@ -29,13 +29,14 @@ from toolchain.serve.request_log import OFF, RequestLog
 
 log = logging.getLogger(__name__)
 
-# Methods that need no token, because orchestrators call them.
+# Methods that need no token, because orchestrators call them to check the service's health.
 OPEN_METHODS = {"ServerLive", "ServerReady", "Check"}
 
-# The method of a call in the request log.
+# What the request log has as the method of a gRPC call, where it has GET or POST for an HTTP request.
 GRPC = "gRPC"
 
-# Longest message of a refusal. It travels in a header of at most 8 KiB, in which one byte may become three.
+# Longest message of a refusal, in bytes. gRPC sends it percent-encoded, which can triple its size, in headers of at
+# most 8 KiB.
 MESSAGE_BYTES = 1300
 
 _SILENT = Reason.EXHAUSTED, "The client sent no request, or read no response, for too long"
@@ -43,10 +44,11 @@ _BUSY = Reason.EXHAUSTED, "too many calls"
 _NO_TOKEN = Reason.UNAUTHENTICATED, "this service requires a token: send it as metadata, authorization: Bearer TOKEN"
 _STOPPING = Reason.UNAVAILABLE, "Server is stopping, no new requests are accepted"
 
-# Takes a request's message and gRPC's context, and returns a message, or a dict with the message's fields.
+# An RPC method: it takes the request message and gRPC's context, and returns the response message or a dict of its
+# fields.
 Method = Callable[[Any, Any], Awaitable[Any]]
 
-# Takes a request of a stream as bytes and gRPC's context, and returns the response as bytes.
+# A function that takes one request of a stream, as bytes, and gRPC's context, and returns the response, as bytes.
 Respond = Callable[[bytes, Any], Coroutine[Any, Any, bytes]]
 
 
@@ -183,7 +185,7 @@ class CallHandler:
                     await self._answer_each(requests, context, call, respond)
             except RefusedError as refused:
                 await _abort(context, refused)
-            except ExceptionGroup as group:  # the library knows its own error of a client that has left
+            except ExceptionGroup as group:  # gRPC handles its error for a client that has left only outside a group
                 raise group.exceptions[0] from None
 
         return handle
@@ -194,7 +196,8 @@ class CallHandler:
 
         async def read() -> None:
             async for blob in requests:
-                # No await before this: `close` may cancel the reader at any await, and no request may be lost.
+                # There must be no await between a request's arrival and the next line: `close` may cancel this task at
+                # any await, and the request would be lost.
                 responses.put_nowait(group.create_task(respond(blob, context)))
                 self._places.work(call)
                 await window.acquire()
@@ -202,7 +205,7 @@ class CallHandler:
         async def write() -> None:
             while (task := await responses.get()) is not None:
                 blob = await task
-                self._places.wait(call)  # the client must read the response
+                self._places.wait(call)  # the client is silent until it reads the response
                 await context.write(blob)
                 window.release()
                 if not responses.empty():

@@ -84,7 +84,8 @@ def _inputs(message: Any, model: str) -> Iterator[Tensor]:
 
 def _typed(declared: Declared, contents: Any) -> Tensor:
     datatype = declared.datatype
-    if datatype not in CONTENTS:  # FP16 and BF16 can only be raw, and an unknown datatype is refused: by `from_bytes`
+    # `from_bytes` refuses these: FP16 and BF16 must be sent as raw bytes, and any other datatype is unknown.
+    if datatype not in CONTENTS:
         return declared.from_bytes(b"")
     values = getattr(contents, CONTENTS[datatype])
     return declared.from_strings(values) if datatype == BYTES else declared.from_numbers(values)

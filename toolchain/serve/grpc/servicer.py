@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# At shutdown, new calls are refused with UNAVAILABLE for this long before the connections close. A call that arrives
-# while its connection closes would end with CANCELLED, and clients do not retry that.
+# Seconds for which new calls are refused with UNAVAILABLE at shutdown, before the connections close. A call that
+# arrives while its connection closes would end with CANCELLED, and clients do not try again after that.
 REFUSE_S = 0.2
 
 OPTIONS = (
@@ -64,7 +64,7 @@ class GrpcServer:
         Raises:
             InputError: the certificate or its key cannot be used, or the port is not available.
         """
-        # More than the service queues: the service refuses sooner, and its message says why.
+        # More places than the queue has rows, so that a full queue is noticed first, and the refusal says so.
         self._places = Places[Call](2 * service.limits.max_queue + MAX_CALLS)
         self._handler, methods = CallHandler(token, self._places, requests), Methods(service)
         self._handlers = [self._handler.handlers(name, methods) for name in (INFERENCE, HEALTH)]
@@ -99,7 +99,8 @@ class GrpcServer:
         while is_running:
             try:
                 is_running = await self.server.wait_for_termination(1)
-            except Exception as error:  # one call whose method is not UTF-8 ends grpcio's loop over calls
+            # One call whose method name is not UTF-8 makes grpcio's loop over calls end with an error.
+            except Exception as error:
                 log.error("gRPC: the server stopped because of an error (%s) and is restarted", type(error).__name__)
                 await self.server.stop(None)
                 self.server, _ = self._listen(self.port)
@@ -118,7 +119,8 @@ class GrpcServer:
 
 
 def _credentials(tls: Tls) -> Any:
-    open_tls(tls.cert, tls.key)  # gRPC accepts any files, and reports a wrong one as a port that is not available
+    # The files are checked here, because gRPC would report a wrong file as a port that is not available.
+    open_tls(tls.cert, tls.key)
     return grpc.ssl_server_credentials([(tls.key.read_bytes(), tls.cert.read_bytes())])
 
 
@@ -144,7 +146,7 @@ class Methods:
         except RefusedError as refused:
             if refused.reason is not Reason.NOT_FOUND:
                 raise
-            return {"ready": False}  # as Triton does for an unknown model
+            return {"ready": False}  # Triton's response for an unknown model, instead of an error
         return {"ready": self.service.ready}
 
     async def server_metadata(self, _: Any, __: Any) -> Any:

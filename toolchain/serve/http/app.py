@@ -37,10 +37,11 @@ log = logging.getLogger("toolchain")
 OCTETS, TEXT = b"application/octet-stream", b"text/plain; charset=utf-8"
 PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
 
-# Longest message of a refusal, which may name what the client sent.
+# Longest message of a refusal, in characters. A message may repeat a long name that the client sent.
 MESSAGE_CHARACTERS = 1300
 
-# Paths of other models than the served one, and of Triton's model control. Both are refused with Triton's texts.
+# Paths of models and versions that may not be served, and of Triton's model control (load and unload). Requests to them
+# are refused with Triton's messages.
 _MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([0-9]+))?(?:/(ready|config|stats|infer))?")
 _CONTROL = re.compile(r"/v2/repository/models/[^/]+/(?:load|unload)")
 
@@ -102,8 +103,8 @@ class Application:
         self.service, self.token, self.gpus, self.public = service, token, gpus, public
         self.shown = service.shown.without_rows() if public and not token else service.shown
         self.max_body_bytes = service.limits.max_body_bytes
-        # True while draining: every response then asks the client to close the connection, and a load balancer sends
-        # the next one to another server.
+        # True while the service drains. Each connection then closes after its next response, so that the client opens a
+        # new one, which a load balancer sends to another server.
         self.closing = False
         self.open_routes, self.routes = self._open_routes(), self._routes()
 
@@ -149,11 +150,11 @@ class Application:
         with self.requests.request(request.method, request.path if known else None) as entry:
             response = await self._respond(request)
             entry.status = response.status
-        # Before the client has sent the rest of a body, no further request can be told from it.
+        # After an incomplete body, the connection must close, because the rest of the body may still arrive.
         request.keep_alive = request.keep_alive and request.complete and not self.closing
         body, accepted = response.body, request.headers.get(b"accept-encoding", b"")
         is_large = bool(accepted) and len(body) > LARGE_BODY_BYTES
-        # In one of several threads, because zlib keeps no lock.
+        # Not in the single thread of `aside`: zlib releases Python's global lock, so threads can compress side by side.
         body, encoding = await asyncio.to_thread(compress, body, accepted) if is_large else compress(body, accepted)
         headers = response.headers
         if encoding:
@@ -202,7 +203,7 @@ class Application:
             check(self.service.name, match[1], match[2] or "")
         if _CONTROL.fullmatch(path):
             return RefusedError(Reason.UNAVAILABLE, "explicit model load / unload is not allowed")
-        if path in clients.ERRORS:  # The client expects another server: this model lacks that path.
+        if path in clients.ERRORS:  # a path of other servers' APIs, which this model does not support
             head, name = self.service.head, self.service.name
             answers = " and ".join(["/classify", *head.routes])
             return RefusedError(Reason.NOT_FOUND, f"{name} is {head.what}: it responds to {answers}, not to {path}")

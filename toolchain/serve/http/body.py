@@ -5,10 +5,10 @@ import zlib
 from toolchain.serve.http.request import Request
 from toolchain.serve.protocol import Reason, RefusedError, invalid
 
-# Content encoding -> zlib's parameter for its format. gzip comes first, so it wins where both are accepted equally.
+# Content encoding -> zlib's parameter `wbits`. gzip comes first, so it is used if the client accepts both equally.
 _WBITS = {b"gzip": zlib.MAX_WBITS | 16, b"deflate": zlib.MAX_WBITS}
 
-# A smaller body fits one network packet uncompressed, so compressing it only costs time.
+# A smaller body is not compressed, because it fits into one network packet anyway.
 _MIN_COMPRESSED_BYTES = 1024
 
 

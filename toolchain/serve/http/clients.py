@@ -149,14 +149,15 @@ def _rerank_error(status: int, message: str) -> RerankError:
     return {"error": message, "error_type": {500: "backend", 503: "overloaded"}.get(status, "validation")}
 
 
-# Path -> what makes the body of a response of a status from a message. Other paths have {"error": message}.
+# Path -> the function that returns the body of an error response, given its status and its message. The body for other
+# paths is {"error": message}.
 ERRORS: dict[str, Callable[[int, str], Mapping[str, Any]]] = {
     "/v1/embeddings": _embeddings_error,
     "/rerank": _rerank_error,
 }
 
 
-def _record(body: bytes, known: tuple[str, ...], *required: str) -> dict[str, Any]:  # values of JSON
+def _record(body: bytes, known: tuple[str, ...], *required: str) -> dict[str, Any]:  # Any: any JSON value
     """Return the JSON object in a body.
 
     Refuse a key that is not in `known`, and an object that lacks one of `required`.

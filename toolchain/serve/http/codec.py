@@ -30,15 +30,16 @@ JsonObject = dict[str, Any]
 
 LENGTH_HEADER = b"inference-header-content-length"
 
-# Keys of a body of /classify: the text, and the other text of a pair. Clients of Hugging Face's servers use the other
-# names.
+# Keys of a body of /classify: the text, and the second text of a pair. OTHER_KEYS has the names that clients of Hugging
+# Face's servers use for them.
 CLASSIFY_KEYS = ("text", "pair")
 OTHER_KEYS = {"inputs": "text", "text_pair": "pair"}
 
 # Python type -> Triton's name of the JSON type.
 _JSON_TYPES = {list: "array", dict: "object", str: "string", bool: "boolean", int: "unsigned-integer"}
 
-# Kind of numpy type -> the Python types that JSON may give for it, and Triton's name of the JSON type.
+# Kind of a numpy dtype -> the Python types that its elements may have in parsed JSON, and Triton's name
+# of the JSON type.
 _ELEMENTS: dict[str, tuple[set[type], str]] = {
     "b": ({bool}, "boolean"),
     "u": ({int}, "unsigned-integer"),
@@ -58,7 +59,7 @@ _ONE_SOURCE = (
 class OutputForm:
     """Which outputs of a response are sent in binary form; the others are sent in JSON."""
 
-    # The form of outputs that `chosen` lacks.
+    # Whether outputs that are not in `chosen` are in binary form.
     binary: bool = False
     # Output -> whether it is in binary form.
     chosen: dict[str, bool] = field(default_factory=dict)
@@ -74,7 +75,7 @@ def split(body: bytes, json_length: bytes | None) -> tuple[bytes | memoryview, m
     """
     if json_length is None:
         return body, memoryview(b"")
-    # int() of a million digits would take seconds, and no body has a length of 20 digits.
+    # int() raises an error for more than 4,300 digits, and no body has a length of 20 digits.
     size = int(json_length) if json_length.isdigit() and len(json_length) < 20 else 0
     if not 0 < size <= len(body):
         got = json_length[:20].decode("ascii", "replace")
@@ -183,13 +184,13 @@ def refuse_repeated(text: bytes | memoryview, objects: list[JsonObject]) -> None
     """
     text = bytes(text)
     if text.count(b":") == sum(map(len, objects)):
-        return  # the slower parser below is needed only where a text has a colon or an object has an unknown member
+        return  # more colons are repeated keys, colons in texts, or members of objects that are not in `objects`
 
     def check(pairs: list[tuple[str, Any]]) -> None:
         if len(dict(pairs)) < len(pairs):
             raise invalid("a key is given twice in the same object")
 
-    try:  # numbers are not converted: int() refuses long ones
+    try:  # `len` instead of int(), which raises an error for more than 4,300 digits
         json.loads(text, object_pairs_hook=check, parse_int=len, parse_float=len)
     except RecursionError:
         raise invalid("it is nested too deeply") from None
@@ -227,7 +228,7 @@ def _input(record: JsonObject, binary: memoryview, model: str) -> tuple[Tensor, 
     """
     name, datatype = _member(record, "name", str), _member(record, "datatype", str)
     shape = _member(record, "shape", list)
-    if not set(map(type, shape)) <= {int}:  # integers that cannot be sizes are refused later
+    if not set(map(type, shape)) <= {int}:  # `Declared` refuses integers below 1
         _refuse_type("shape", int)
     parameters, declared = _tensor_parameters(record), Declared(name, datatype, shape, model)
     is_binary, has_data = "binary_data_size" in parameters, "data" in record
@@ -250,7 +251,7 @@ def _from_json(declared: Declared, data: list[Any]) -> Tensor:
         return declared.from_strings([text.encode() for text in values])
     if datatype in _BINARY_ONLY:
         raise invalid(f"receiving {datatype} data via JSON is not supported. Send it as bytes for input '{name}'")
-    if datatype in NUMPY:  # another is refused below
+    if datatype in NUMPY:  # `from_numbers` refuses any other datatype
         _check_elements(types, NUMPY[datatype].kind)
     return declared.from_numbers(values)
 

@@ -28,23 +28,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("toolchain")
 
-# Health checks, which probes send under any name.
+# Paths of the health checks. Their Host header may have any name, because probes use various names.
 HEALTH = ("/v2/health/live", "/v2/health/ready", "/health")
 
-# Paths that are answered on connections for which there is no other place.
+# Paths that are answered even on a connection that has only a spare place (places.py).
 PROBED = (*HEALTH, "/metrics")
 
-# A header Host (RFC 3986, section 3.2): a name or an address, and a port.
+# The value of a Host header: a name or an IP address, and possibly a port (RFC 3986, section 3.2).
 _HOST = re.compile(rb"[\w.~!$&'()*+,;=%:\[\]-]*")
 
-# Bytes that are written at once. TLS would count a whole body as read by the client.
+# Most bytes of a body in one write. The size of a TLS transport's write buffer leaves out what a write has passed on to
+# the socket's transport. So after a single write of the whole body, `unread_bytes` would take all of it as read.
 _PIECE_BYTES = 1 << 20
 
-# Headers that offer another protocol.
+# Headers with which a client offers to upgrade to another protocol.
 _OFFER = (b"upgrade", b"http2-settings")
 
 _STATUS = {status.value: b"HTTP/1.1 %d %s\r\ndate: " % (status, status.phrase.encode()) for status in HTTPStatus}
-# To a client for which there is no place.
+# The response to a client for which there is no place (places.py).
 FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\n"
     b'retry-after: 1\r\ncontent-length: 32\r\n\r\n{"error":"too many connections"}'
@@ -60,17 +61,17 @@ class Connection(asyncio.Protocol):
         # Requests that are not answered yet, and the task that answers the first of them.
         self._requests: deque[Request] = deque()
         self._task: asyncio.Task[None] | None = None
-        # The request whose head has arrived and whose body has not.
+        # The request whose head has arrived completely and whose body has not.
         self._incoming: Request | None = None
-        # Whether nothing more is read, and whether responses wait until the client has read those before.
+        # Whether no more requests are read, and whether responses wait until the client has read the earlier ones.
         self._ended, self._paused = False, False
-        # The task that opens the connection, and whether the client has closed its side.
+        # The task that runs `open`, and whether the client has closed its sending side.
         self.opening: asyncio.Task[None]
         self.half_closed = False
-        # Bytes of the current request, approximately: the end of the previous request in the same packet counts too.
+        # Bytes received for the current request, without the packet in which it begins, and the most that it may have.
         self._received, self._max_received = 0, HEAD_BYTES
         self._url, self._headers = b"", cast("list[tuple[bytes, bytes]]", [])
-        # Bytes of the current request's head, and later of its trailers.
+        # Bytes of the current request's head; after the head, bytes of its trailers.
         self._head_bytes = 0
 
     async def open(self, client: socket.socket, tls: "ssl.SSLContext | None") -> None:
@@ -94,11 +95,11 @@ class Connection(asyncio.Protocol):
         if self._task:
             self._task.cancel()
         self._requests.clear()
-        self._parser = self._incoming = None  # the parser and this object refer to each other
+        self._parser = self._incoming = None  # breaks the reference cycle between the parser and this object
 
     def hang_up(self) -> None:
         """Close the connection at once."""
-        if not self.opening.cancel():  # it has been opened
+        if not self.opening.cancel():  # `open` has finished
             self._transport.abort()
 
     def shutdown(self) -> None:
@@ -117,7 +118,7 @@ class Connection(asyncio.Protocol):
         try:
             self._parse(data)
         except httptools.HttpParserError as error:
-            # What a callback below refuses is the context of the parser's own error.
+            # If a callback below raises RefusedError, the parser raises its own error, with the first as its context.
             why = error.__context__ if isinstance(error.__context__, RefusedError) else "Invalid HTTP request received."
             if not self._ended:
                 self._refuse(str(why))
@@ -200,7 +201,7 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Add a header. A trailer is ignored, so that it cannot replace what a proxy has checked."""
-        self._count(len(name) + len(value) + 4)  # a colon, a blank and the end of the line
+        self._count(len(name) + len(value) + 4)  # four bytes for the colon, the space and the end of the line
         if not self._incoming:
             self._headers.append((name.lower(), value))
 
@@ -220,7 +221,7 @@ class Connection(asyncio.Protocol):
         if self._parser.should_upgrade():
             if method == b"CONNECT":
                 raise invalid("this is not a proxy")
-            return  # `_parse` begins the request again
+            return  # `_parse` parses the head again, without the offer
         version, headers = self._parser.get_http_version(), by_name(self._headers)
         if version not in ("1.0", "1.1"):
             raise invalid("the HTTP version is neither 1.0 nor 1.1")
@@ -229,7 +230,7 @@ class Connection(asyncio.Protocol):
         if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
             raise invalid("the only supported Transfer-Encoding is chunked")
         url = httptools.parse_url(self._url)
-        if url.host:  # the header does not count then (RFC 9112, section 3.2.2)
+        if url.host:  # it replaces the Host header (RFC 9112, section 3.2.2)
             headers[b"host"] = url.host
         path = unquote((url.path or b"/").decode("ascii"))
         self._begin(method.decode(), path, headers, is_old=version == "1.0")
@@ -315,7 +316,7 @@ class Connection(asyncio.Protocol):
             self._transport.write_eof()
         elif request.complete and not request.fault:
             return self._transport.close()
-        self._transport.resume_reading()  # to discard what arrives, and to see the client's end
+        self._transport.resume_reading()  # to discard what arrives, and to notice when the client closes
         self._server.places.wait(self)
         asyncio.get_running_loop().call_later(DISCARD_S, self._transport.close)
         return None
@@ -329,7 +330,8 @@ class Connection(asyncio.Protocol):
         body = b"" if request.method == "HEAD" else response.body
         self._transport.write(b"".join([*lines, body[:_PIECE_BYTES]]))
         for start in range(_PIECE_BYTES, len(body), _PIECE_BYTES):
-            self._transport.write(body[start : start + _PIECE_BYTES])  # a view would keep what is read
+            # A copy of each piece, because a memoryview would keep the whole body in memory until the last is sent.
+            self._transport.write(body[start : start + _PIECE_BYTES])
 
     def pause_writing(self) -> None:
         """Answer no further request until the client has read its responses. asyncio calls this.

@@ -36,7 +36,8 @@ _ERRORS = {
     503: "The service is busy, not ready or shutting down. Try again after the number of seconds in Retry-After.",
 }
 
-# Schemas of what the service sends. Code generators use the names as class names, so the names are public.
+# Schema -> the type of the response that it describes. Code generators use the names of schemas as class names, so they
+# are public.
 _RESPONSES = {
     "Label": serving.Response,
     "Info": serving.ServiceInfo,
@@ -49,7 +50,7 @@ _RESPONSES = {
     "Index": list[serving.ModelState],
 }
 
-# Key of a record -> what its type does not say.
+# Key of a record -> the part of its schema that does not follow from its type.
 _MORE: dict[str, OpenApi] = {
     **{key: {"minimum": 0} for key in ("index", "start", "end", "prompt_tokens", "total_tokens")},
     "examples": {"minItems": 1},
@@ -57,7 +58,7 @@ _MORE: dict[str, OpenApi] = {
     "stage": {"description": "The stage of a cascade that answered the row."},
 }
 
-# A number that is not finite is written as null.
+# Python type -> JSON type. A float can be null, because a number that is not finite is written as null.
 _TYPES = {str: "string", int: "integer", float: ["number", "null"], bool: "boolean", type(None): "null"}
 
 SENTIMENT: serving.Response = {"label": "positive", "score": 0.98, "scores": {"negative": 0.02, "positive": 0.98}}
@@ -101,7 +102,8 @@ class Shown:
         return {"name": name, "datatype": "BYTES", "shape": [1, 1], "data": [text]}
 
 
-# A service that asks for a token shows this to everybody, and nothing about its model.
+# A built-in example for the OpenAPI document of a service that requires a token. The document itself needs no token, so
+# it must show nothing about the served model.
 ANY_MODEL = Shown()
 
 
@@ -128,7 +130,7 @@ def document(limits: "Limits", shown: Shown = ANY_MODEL) -> OpenApi:
                 shown_there = {name: {"value": value} for name, value in examples.items()}
                 part["content"]["application/json"]["examples"] = shown_there
     text = json.dumps(found)
-    for name in [name for name in schemas if f'"#/components/schemas/{name}"' not in text]:  # of other heads
+    for name in [name for name in schemas if f'"#/components/schemas/{name}"' not in text]:  # of paths left out
         del schemas[name]
     return found
 

@@ -53,6 +53,6 @@ def _page(body: bytes) -> Response:
         "content-security-policy": policy,
         "x-content-type-options": "nosniff",
         "referrer-policy": "no-referrer",
-        "cache-control": "no-cache",  # another release has another page at the same address
+        "cache-control": "no-cache",  # after an upgrade, the page at this address is a new one
     }
     return Response(body, 200, HTML, tuple((name.encode(), value.encode()) for name, value in headers.items()))

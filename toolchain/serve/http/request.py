@@ -8,7 +8,7 @@ from toolchain.serve.protocol import RefusedError, too_large
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
-# Asks for the body that a client announces (RFC 9110, section 10.1.1).
+# Tells a client that waits with its body to send it (RFC 9110, section 10.1.1).
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -21,7 +21,7 @@ class Response(NamedTuple):
     headers: Headers = ()
 
 
-@dataclass(slots=True, eq=False, repr=False)  # its headers may have a token, which no log shows
+@dataclass(slots=True, eq=False, repr=False)  # no repr: the headers may have a token, which must not get into a log
 class Request:
     """An HTTP request. It can be answered while its body is still arriving.
 
@@ -35,18 +35,19 @@ class Request:
     limit: int
     # Whether the connection may stay open after the response.
     keep_alive: bool
-    # Whether the body has arrived, and the response has left.
+    # Whether the whole body has arrived, and whether the response has been written.
     complete: bool = False
     answered: bool = False
-    # Why the request is refused, if its connection refuses it.
+    # The error with which the connection or the limit of the body refuses the request; None if neither does.
     fault: RefusedError | None = None
-    # Where the client is asked for the body when it is read, if the client waits for this (RFC 9110, section 10.1.1).
+    # The transport to which `read` writes `100 Continue`; None if the client does not wait for that.
     expecting: asyncio.Transport | None = None
     _body: bytearray = field(default_factory=bytearray)
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
-        # The HTTP parser has checked that it is a number of 64 bits. It takes zeros before it, and int() counts these.
+        # The HTTP parser has checked that Content-Length is a 64-bit number, but it allows any number of leading zeros.
+        # int() counts them as digits, and raises an error for more than 4,300 digits.
         if int(self.headers.get(b"content-length", b"").lstrip(b"0") or b"0") > self.limit:
             self.refuse(self.too_large())
 

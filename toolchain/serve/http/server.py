@@ -12,15 +12,16 @@ from toolchain.serve.listener import accept_pending, drop_new_clients, let_clien
 from toolchain.serve.places import Places
 from toolchain.serve.tls import Tls, open_tls
 
-# At shutdown, how long requests may still arrive on connections that are open.
+# Seconds for which requests may still arrive on open connections at shutdown. After that, idle connections are closed.
 _LAST_REQUESTS_S = 2.0
 
-# At shutdown, how long a TCP handshake that has begun may take to complete: more than a round trip.
+# Seconds at shutdown in which TCP handshakes that have begun may complete. A handshake takes one more round trip, which
+# is shorter.
 _HANDSHAKE_S = 0.2
 
 _POLL_S = 0.01
 
-# Clients that the kernel has connected and that are not accepted yet.
+# Most connections that the kernel has established and the server has not accepted yet.
 _BACKLOG = 2048
 
 
@@ -35,7 +36,7 @@ class HttpServer:
         """
         self.application, self.socket, self.places = application, listener, Places[Connection](MAX_CONNECTIONS)
         self.tls = open_tls(tls.cert, tls.key) if tls else None
-        # The header Date of responses, which changes each second.
+        # The value of the Date header of responses. `_maintain` updates it each second.
         self.date = b""
 
     async def start(self) -> None:

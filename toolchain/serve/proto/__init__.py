@@ -22,12 +22,12 @@ _POOL = descriptor_pool.DescriptorPool()
 for _file in _FILES:
     _POOL.Add(_file)
 
-# Full name, such as inference.ModelInferRequest -> message class. The classes are made at run time, so they are Any.
-# Nested messages are attributes of their class.
+# Full name of a message, such as inference.ModelInferRequest -> its class. The classes are made at run time, so their
+# type is Any. The class of a nested message is an attribute of the outer message's class.
 MESSAGES: Mapping[str, Any] = message_factory.GetMessageClassesForFiles([file.name for file in _FILES], _POOL)
 
 INFERENCE = "inference.GRPCInferenceService"
 HEALTH = "grpc.health.v1.Health"
 
-# Full name -> the descriptor of a service, which lists its methods.
+# Full name of a service -> its descriptor, which lists the methods.
 SERVICES: Mapping[str, Any] = {name: _POOL.FindServiceByName(name) for name in (INFERENCE, HEALTH)}
