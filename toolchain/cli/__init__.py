@@ -15,12 +15,12 @@ from toolchain.cli.output import Plain, log, open_standard_files, set_up_logging
 from toolchain.errors import INTERRUPTED, MachineError, ToolchainError, meant, why_not_imported
 from toolchain.records.plain import printable
 
-# Flags of every command, which may stand anywhere on the line.
+# Flags that every command has. They may be anywhere on the command line.
 EVERYWHERE = ("--json", "-v", "-vv", "--verbose", "-q", "--quiet")
 
-# New objects between two searches for reference cycles; Python's default is 700. The libraries and the exporter make
-# millions of objects that stay: with the default, a tenth of a build's CPU time goes into these searches. A service,
-# which runs for long, keeps the default.
+# Number of new objects after which Python's garbage collector runs again; Python's default is 700. The libraries and
+# the exporter make millions of objects that stay in memory, so with the default the collector takes a tenth of a
+# build's CPU time. A service runs for a long time, so it keeps the default.
 CYCLE_THRESHOLD = 100_000
 
 
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted: existing files are unchanged.", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of stdout, such as `head`, has ended
+    except BrokenPipeError:  # the process that reads stdout, such as `head`, has ended
         sys.stderr.close()
         return 1
     except ImportError as error:
@@ -70,7 +70,7 @@ def _os_message(error: OSError) -> str:
 
 EMPTY = "the value is empty. Write a value, or leave the argument out if it is optional."
 
-# Command -> its list of arguments, which options may stand between.
+# Command -> the name of its argument that is a list. Options may come between the elements of this list.
 LISTS = {"predict": "texts", "compare": "results", "report": "results", "cascade": "bundles"}
 
 
@@ -83,9 +83,10 @@ def _parse(made: argparse.ArgumentParser, typed: str, words: list[str]) -> argpa
         made.error(f"{typed}: this is not a command.{meant(typed, COMMANDS)} See: toolchain --help")
     args, unknown = made.parse_known_args(_everywhere_flags_first(typed, words))
     if typed in LISTS and not any(word.startswith("-") for word in unknown):
-        if typed != "predict" and "" in unknown:  # a text may be empty
+        if typed != "predict" and "" in unknown:  # a text for `predict` may be empty
             made.error(f"argument {LISTS[typed]}: {EMPTY}")
-        getattr(args, LISTS[typed]).extend(unknown)  # argparse leaves what follows an option behind the first ones
+        # argparse returns the elements that follow a later option as unknown words.
+        getattr(args, LISTS[typed]).extend(unknown)
         unknown = []
     if unknown:
         known = [flag for flag in _flags(made) if flag.startswith("--")]
@@ -131,7 +132,7 @@ def _fail(error: object, code: int, verbose: int) -> int:
     return code
 
 
-# Stands in a usage line for all options, which the groups below it list.
+# The word `options` in a usage line. It stands for all options that are not required; the help page lists them below.
 OPTIONS = argparse.Action(["options"], "options", nargs=0)
 
 
@@ -161,11 +162,11 @@ def _not_empty(value: str) -> str:
 class _Parser(argparse.ArgumentParser):
     """An argument parser that refuses empty values, and suggests the most similar choice for an invalid one."""
 
-    def __init__(self, **choices: Any) -> None:  # those of ArgumentParser
+    def __init__(self, **choices: Any) -> None:  # the arguments of ArgumentParser
         super().__init__(**{"formatter_class": _Help, **choices})
-        self.register("type", None, _not_empty)  # the type of an argument for which none is stated
+        self.register("type", None, _not_empty)  # the type of arguments that have no `type`
 
-    def add_subparsers(self, **choices: Any) -> Any:  # argparse's action, which is private
+    def add_subparsers(self, **choices: Any) -> Any:  # Any: the class of argparse's action is private
         """Add commands. The words after a command are checked by its own parser."""
         commands = super().add_subparsers(**choices)
         commands.type = str
@@ -201,7 +202,8 @@ def parser(typed: str | None = None) -> argparse.ArgumentParser:
     for name, command in COMMANDS.items():
         its = commands.add_parser(name, help=command.text, description=f"{command.text[0].upper()}{command.text[1:]}.")
         if typed in (None, name):
-            from toolchain.cli.options import group  # it imports the table of options, which --help does not need
+            # Imported here, because it imports the table of options, which `toolchain --help` does not need.
+            from toolchain.cli.options import group
 
             its.epilog = "\n  ".join(["examples:", *map(_on_lines, EXAMPLES[name])])
             command.load_arguments()(its)

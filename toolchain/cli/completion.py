@@ -9,7 +9,7 @@ from toolchain.errors import UsageError
 # The shells that shtab writes scripts for.
 SHELLS = ("bash", "zsh", "fish", "tcsh")
 
-# Metavars of arguments that are paths.
+# Metavars of arguments that are paths, for which the shell completes file names.
 PATHS = {"FILE", "DIR", "PATH", "PLACE", "NAME_OR_TOML", "ID_OR_DIR"}
 PATHS |= {"RECIPE", "BUNDLE", "RESULT", "RECIPE|BUNDLE", "BUNDLE|FILE", "RESULT|BUNDLE", "CHECKPOINT|RECIPE|BUNDLE"}
 

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from toolchain.generate.generator import Generator
     from toolchain.records.generation import Generation
 
-# The options of a recipe that hold here too.
+# Options of a recipe that this command has too.
 SHARED = ("device", "file", "text_column", "energy", "energy_window", "require_energy", "seed")
 TRUST = ("trust", "allow_pickle", "trust_remote_code", "ignore_unused")
 
-# Rows of a table that are read at once.
+# Number of rows that are read from a table at a time.
 PART_ROWS = 4096
 
 

@@ -11,7 +11,7 @@ from toolchain.recipe import Recipe
 from toolchain.recipe.groups import MODEL_AND_TASK, TITLES
 from toolchain.recipe.options import RecipeValues, flag
 
-# Keys that several commands take.
+# Keys of a recipe that the commands `build` and `accept` have as options.
 MODEL = (
     *MODEL_AND_TASK,
     "max_length",
@@ -24,11 +24,11 @@ MODEL = (
     "dry_run",
     "atol",
 )
-# Options whose value may be empty: without a separator, and no GEMM.
+# Options whose value may be empty. An empty text_join joins texts without a separator; an empty keep excludes no GEMM.
 MAY_BE_EMPTY = ("text_join", "keep")
 LOOK = (*MODEL_AND_TASK, "backend", "device", "file", "trust", "seed", "max_length", "trust_remote_code")
 
-# What may come first on the line, by its name in the help.
+# Metavar of the positional argument of a command -> its help text.
 SOURCES = {
     "RECIPE": "a recipe (*.toml)",
     "BUNDLE": "a bundle's folder (default: the one built last)",
@@ -67,7 +67,7 @@ def add_options(parser: argparse.ArgumentParser, names: tuple[str, ...], table: 
             place.add_argument(*flags, action="store_true", default=None, help=text)
             continue
         kinds: dict[str, Callable[[str], Any]] = {"int": _integer, "float": float}
-        # None is the parser's own type, which refuses an empty text.
+        # None selects the parser's default type, which refuses an empty value.
         kind: Any = (
             str if name in MAY_BE_EMPTY else next((kinds[word] for word in kinds if word in str(field.type)), None)
         )

@@ -46,7 +46,7 @@ class Plain:
     Labels, columns and messages may come from files of other people.
     """
 
-    def __init__(self, stream: Any) -> None:  # sys.stdout may be any stream
+    def __init__(self, stream: Any) -> None:  # Any: sys.stdout may be any object with a method `write`
         self.stream = stream
 
     def write(self, text: str) -> int:
@@ -68,7 +68,8 @@ def open_standard_files() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number, which is this one
+            # The new descriptor is the lowest free number, which is `number`.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
             setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 

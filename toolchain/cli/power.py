@@ -67,7 +67,7 @@ def power_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "command",
         nargs=argparse.REMAINDER,
-        type=str,  # an argument of the command may be empty
+        type=str,  # an argument of the measured command may be empty
         metavar="-- COMMAND",
         help="command to run and measure; with --json its output goes to stderr",
     )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from toolchain.evaluation.target import Target
     from toolchain.records.prediction import PredictedFile, PredictedRow
 
-# The name of the rows that are read from standard input, in messages.
+# What messages name as the source of rows from standard input.
 STREAM = "standard input"
 
 
@@ -46,7 +46,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_options(
         parser, ("text_column", "text_join", *RUNTIME, "threshold", "trust", "allow_pickle", "trust_remote_code")
     )
-    for option, kind in (("--gpu", str), ("--idle-power", float)):  # until 0.2: they moved to `estimate`
+    # These options are now those of `estimate`. They are hidden here, and version 0.2 will remove them.
+    for option, kind in (("--gpu", str), ("--idle-power", float)):
         parser.add_argument(option, type=kind, help=argparse.SUPPRESS)
 
 
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
     where = str(target.bundle.path if target.bundle else target.resolved.source.name)
     log.info("%s: %s %s on %s", where, target.backend, target.variant, target.device)
     parts, total = _parts(args.texts, table, columns, target)
-    # Rows on a terminal are progress themselves, and a bar would be drawn across them.
+    # Rows that are printed on a terminal show the progress themselves, and a bar would be drawn over them.
     quiet = to is None and sys.stdout.isatty()
     shown = contextlib.nullcontext(lambda rows: None) if quiet else bar(total, "predicting", unit="rows")
     with Classifier(target) as classifier, shown as advance:

@@ -7,7 +7,8 @@ from toolchain.cli.options import LOOK, add_options, add_source, choices
 from toolchain.cli.output import emit, log
 from toolchain.recipe import Recipe
 
-# Default measurement window of a variant. Each of five rounds measures seven variants, so they take six minutes.
+# Default length of a measurement window, in seconds. Each of five rounds measures the whole call and up to six
+# variants of it, which takes about six minutes in all.
 WINDOW_S = 10.0
 
 

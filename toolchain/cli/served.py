@@ -14,7 +14,7 @@ from toolchain.recipe.options import flag
 if TYPE_CHECKING:
     from toolchain.energy.calls import Measure
 
-# Options that are about a server alone, and those that a server does not know.
+# Options that only --backend openai has, and options that this backend does not have.
 OWN = ("url", "token_file", "concurrency", "devices", "timeout")
 NOT_OWN = ("cache", "batch_size", "device", "file", "trust", "allow_pickle", "trust_remote_code", "ignore_unused")
 
@@ -93,7 +93,7 @@ def _energy(
     missing, meter = ELSEWHERE, None
     if is_here(host):
         meter = stack.enter_context(open_meter(settings.device))
-        missing = meter.missing.get(BOARD, ("", ""))[0]  # also if one of several GPUs cannot be measured
+        missing = meter.missing.get(BOARD, ("", ""))[0]  # not empty if any of the GPUs cannot be measured
     if meter is None or missing:
         if recipe.require_energy:
             raise required(missing, reason(missing))

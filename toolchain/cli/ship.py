@@ -84,7 +84,7 @@ def _bundle(args: argparse.Namespace) -> Path:
     return Path(args.source) if args.source else last_bundle()
 
 
-def _choices(args: argparse.Namespace) -> dict[str, Any]:  # keyword arguments of different types
+def _choices(args: argparse.Namespace) -> dict[str, Any]:  # Any: the keyword arguments have different types
     """Return the keyword arguments that `ship_service` and `ship_image` share."""
     return {"name": args.name, "backend": args.backend, "cache": args.cache, "trust": args.trust}
 
@@ -126,7 +126,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     for name, kind in KINDS.items():
         its = kinds.add_parser(name, help=kind.text, description=kind.text[0].upper() + kind.text[1:] + ".")
         its.set_defaults(kind=kind.run)
-        unset = argparse.SUPPRESS  # keeps the value that was given before the kind
+        unset = argparse.SUPPRESS  # keeps the value of a flag that was given before the kind
         its.add_argument("--json", action="store_true", default=unset, help="print the result as one JSON object")
         its.add_argument("-v", "--verbose", action="count", default=unset, help="show debug messages and tracebacks")
         its.add_argument("-q", "--quiet", action="count", default=unset, help="show warnings and errors only")

@@ -9,7 +9,7 @@ from toolchain.distill.options import Options
 from toolchain.errors import UsageError
 from toolchain.recipe.groups import GATE, MODEL_AND_TASK
 
-# The options of a recipe that hold here too.
+# Options of a recipe that this command has too.
 SHARED = (*MODEL_AND_TASK, "split", "limit", "max_length", "device", "seed", "force", *GATE)
 TRUST = ("allow_pickle", "trust_remote_code", "ignore_unused")
 

@@ -19,16 +19,16 @@ from toolchain.base.progress import still
 from toolchain.cli.output import Plain
 from toolchain.records.plain import printable
 
-# Columns that a table may have where nobody's terminal breaks its lines, such as a file.
+# Width of a table, in characters, if the output is not a terminal but, for example, a file.
 WIDTH = 124
 
-# Cells that say nothing.
+# Texts of empty cells. A column of a wide table is left out if it has only such cells.
 NOTHING = ("", "-")
 
-# A line that is a command behind a few words, which must be copied as one line.
+# A line that is a command, perhaps after a few words. It is not wrapped, because it must be copied as one line.
 COMMAND = re.compile(r"^(\w+( \w+){0,3}: )?toolchain |^start: |^with ")
 
-# Stands below times that were measured while other processes used the processors.
+# A note below times that were measured while other processes used the processors.
 BUSY = "This machine was busy with other work: do not rely on these times. Measure again when it is idle."
 
 
@@ -48,7 +48,7 @@ class _Console(Console):
             color_system=None if os.environ.get("NO_COLOR") else "auto",
         )
 
-    def render_str(self, text: str, **options: Any) -> Text:  # the options of rich
+    def render_str(self, text: str, **options: Any) -> Text:  # Any: the options that rich passes
         """Return a text with control characters escaped.
 
         rich calls this for each string that it prints: titles, headings, cells and lines.
@@ -85,7 +85,7 @@ def _wrapped(text: str, width: int, *, hang: int = 2) -> str:
 
     Further lines are indented `hang` characters more than the first.
     """
-    text = printable(text)  # first, because control characters may count as blanks
+    text = printable(text)  # before wrapping, which would treat some control characters as spaces
     if COMMAND.search(text):
         return text
     indent = " " * (len(text) - len(text.lstrip()) + hang)

@@ -20,7 +20,7 @@ WHY = {
     SMALL: f"the best point saves less than {LEAST_SAVING:.0%}, which may be an error of the power sensor",
 }
 
-# A unit for systemd, which locks the clock at each start of the machine.
+# A systemd unit that locks the clock of a GPU at each start of the machine.
 UNIT = """\
 [Unit]
 Description=Clock of {gpu}

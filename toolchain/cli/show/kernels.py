@@ -9,10 +9,11 @@ from toolchain.base.amounts import counted, figure, megabytes
 from toolchain.cli.show import folded, put, titled
 from toolchain.records.kernels import BoundedKernel, CompiledGraph, ExplainedTarget
 
-# Ends of the names of nodes that a kernel computes while it reads a tensor, and of those that convert what it writes.
+# Names of nodes that convert a tensor when a kernel reads it, and names of nodes that quantize what a kernel writes.
 READS, WRITES = re.compile(r"\.(dequantize|to_fp16|to_fp32)$"), re.compile(r"^.*\.quantize$")
 
-# A node's module within its layer: distilbert.transformer.layer.3.ffn.lin1 -> ffn.lin1.
+# The part of a node's name up to the number of its layer. Without it, distilbert.transformer.layer.3.ffn.lin1 is
+# ffn.lin1.
 LAYER = re.compile(r"^.*\.\d+\.")
 
 

@@ -7,10 +7,11 @@ from toolchain.energy.compare.pairs import BELOW_MDD, HOLDS_1, NO_BLOCK, TOO_FEW
 from toolchain.energy.text import reason
 from toolchain.records.energy_comparison import ContenderRecord, EnergyComparison, PairRecord, SavedEnergyComparison
 
-# Powers that differ by less are taken as equal: the difference of the energy is then that of the throughput.
+# Two powers count as equal if their ratio differs from 1 by less than this fraction. The throughput then explains the
+# whole difference in energy.
 SAME_POWER = 0.02
 
-# A recommendation of more blocks than this would take too long to follow.
+# Most blocks that are recommended to the user. More blocks would take too long to measure.
 MANY_BLOCKS = 100
 
 # Reason code -> its text; `toolchain.energy.text` has the others.

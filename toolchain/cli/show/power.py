@@ -24,7 +24,7 @@ LEGEND = (
     "power many times a second"
 )
 
-# Most bars in a line. `live` draws one a second.
+# Most bars in a line. `live` adds one bar each second.
 MOST_BARS = 60
 
 
@@ -37,7 +37,7 @@ def recorded(record: PowerRecord, *, file: str | None = None) -> None:
     else:
         after = "next: toolchain power -o FILE.svg -- COMMAND plots it; .csv and .json have the samples"
     if record["command"] is None and sys.stderr.isatty():
-        put("", stderr=True)  # the line of `live` lacks a line break
+        put("", stderr=True)  # ends the line of `live`, which has no line break
     put(
         _table(record),
         LEGEND,

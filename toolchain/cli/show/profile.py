@@ -7,7 +7,7 @@ from toolchain.cli.show import put
 from toolchain.energy.record import NOT_REQUESTED
 from toolchain.records.profile import GroupEnergy, GroupTime, NsysRecord, ProfileResult
 
-# Length of a bar for the share 1, characters.
+# Length of the bar of a group that takes the whole time of a call, in characters.
 BAR = 16
 
 LEGEND = "group: nodes of one part of the model in all layers; share: fraction of the time of a call"

@@ -7,7 +7,7 @@ from toolchain.cli.show import put, titled
 from toolchain.records.sweep import Forecast, Front, GlueScore, SweepCell, SweepRecord
 from toolchain.report.cell_names import SHORT, short_name, shown, varying
 
-# Cells that a line names.
+# Most cells that one line names.
 NAMED = 3
 
 

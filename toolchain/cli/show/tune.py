@@ -5,7 +5,8 @@ from toolchain.cli.show import put, titled
 from toolchain.records.quantization import SensitivityRecord
 from toolchain.records.tune import TuneRecord
 
-# Above this share of the work, excluding the set costs most of the speed-up, and better ranges may avoid it.
+# If the excluded GEMMs have more than this fraction of all multiplications, INT8 loses most of its speed-up. Better
+# calibration ranges may make the exclusion unnecessary.
 MUCH = 0.3
 
 
