@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 SCHEMA = 1
 FOLDER = Path("eval/results/accept")
 
-# Name -> check, in the order in which they run: the checks of energy and of the page use what those of engines built.
+# Name -> check, in the order in which they run. The checks of energy and of the page use the bundles and results of the
+# checks of engines, which run first.
 CHECKS: dict[str, Check] = {**engines.CHECKS, **releases.CHECKS, **energy.CHECKS, **page.CHECKS}
 
 
@@ -57,7 +58,7 @@ def accept(recipe: Recipe, *, folder: Path = FOLDER, tell: Callable[[str], None]
     }
     for name in CHECKS:
         tell(f"{name} ...")
-        _write(folder, {**record, "running": name})  # if the machine stops, the file names the check
+        _write(folder, {**record, "running": name})  # if the machine crashes, the file names the running check
         found = _run(name, recipe, folder, record)
         tell(f"{name}: {found['outcome']}" + (f" ({found['detail']})" if found["detail"] else ""))
         record["checks"].append(found)

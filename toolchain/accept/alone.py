@@ -13,14 +13,14 @@ from toolchain.errors import INTERRUPTED, MachineError, ToolchainError
 
 Value = TypeVar("Value")
 
-# A process that has opened a GPU cannot be forked, so the one that calls must leave CUDA alone. A fork has the
-# libraries that its parent imported; a process that starts afresh would import for seconds.
+# A forked process has the libraries that its parent has imported; a new process would take seconds to import them. CUDA
+# does not work in a fork of a process that has used it, so the calling process must not use CUDA.
 CONTEXT = multiprocessing.get_context("fork")
 LIBRARIES = (
     "torch",
     "onnxscript",
     "transformers.models.auto.modeling_auto",
-    "transformers.models.bert.modeling_bert",  # and all that models of transformers share
+    "transformers.models.bert.modeling_bert",  # also imports what all models of transformers share
     "scipy.stats",
     "sklearn.metrics",
     "datasets",
@@ -48,7 +48,7 @@ def call_alone(function: Callable[..., Value], *arguments: object) -> Value:
     receive, send = CONTEXT.Pipe(duplex=False)
     process = CONTEXT.Process(target=_answer, args=(send, function, arguments))
     process.start()
-    send.close()  # so that the end of the process is the end of the pipe
+    send.close()  # so that the pipe ends when the other process ends
     try:
         value: Value | ToolchainError = receive.recv()
     except EOFError:
@@ -71,7 +71,7 @@ def _answer(send: Connection, function: Callable[..., object], arguments: tuple[
             value = function(*arguments)
     except ToolchainError as error:
         value = error
-    except KeyboardInterrupt:  # the process that waits says so
+    except KeyboardInterrupt:  # the process that waits prints the message
         sys.exit(INTERRUPTED)
     send.send(value)
 

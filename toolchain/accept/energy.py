@@ -10,7 +10,7 @@ from toolchain.meters.gpu_state import describe as describe_gpu
 from toolchain.meters.sources import BOARD, COUNTER
 from toolchain.workflow import evaluate
 
-# A mean power of more than this times the GPU's power limit shows that the sensor is wrong.
+# A factor. If the mean power is more than this many times the GPU's power limit, the sensor is wrong.
 OVER_CAP = 1.1
 
 

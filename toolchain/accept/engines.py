@@ -28,11 +28,11 @@ from toolchain.graph.plugin_graph import check_packable
 from toolchain.runtimes import open_runtime
 from toolchain.workflow import evaluate
 
-# Points that an engine may lose where --max-drop is not given.
+# Most points by which the metric of an engine may drop if --max-drop is not given.
 MAX_DROP = 1.0
 
-# Name of a bundle -> the options that build it: the native path and the plugin path, and both calibrators of the plugin
-# path, which takes no smoothing.
+# Name of a bundle -> the options that build it. The bundles cover the native path, and the plugin path with both of its
+# calibrators. The plugin path does not support smoothing, which the calibration method `auto` might choose.
 ENGINES: dict[str, dict[str, str]] = {
     "fp32": {"precision": "fp32"},
     "fp16": {"precision": "fp16"},
@@ -62,7 +62,7 @@ def _build(name: str) -> Check:
             _need_plugins(bench, options["precision"])
         target, exported = bench.folder / name, bench.folder / "fp32"
         if exported.exists() and not target.exists():
-            shutil.copytree(exported, target)  # so that the model is exported once
+            shutil.copytree(exported, target)  # so that the model is exported only once
         done = build(bench.recipe.replace(**options, backend="trt", output=str(target)))
         if "lacks" in done:
             raise MachineError(done["lacks"])

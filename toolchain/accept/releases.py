@@ -25,13 +25,16 @@ from toolchain.errors import GateError, MachineError
 from toolchain.runtimes import open_runtime
 from toolchain.workflow import evaluate
 
-# Rows, width and columns of the GEMM. Its largest sum is width * 127 * 127, far beyond float16's 65,504.
+# The GEMM multiplies [ROWS, WIDTH] by [WIDTH, COLUMNS]. Its largest possible sum is WIDTH * 127 * 127, or 16.5 million,
+# far outside float16's range, which ends at 65,504.
 ROWS, WIDTH, COLUMNS = 32, 1024, 64
 
-# The scale of the activation; those of the columns lie around 2e-4, so that the results fit float16 well.
+# The scale of the activations. With the scales of the weights, which are around 2e-4, it makes the results small enough
+# for float16.
 SCALE = np.float16(0.03125)
 
-# Largest error of a result, as a share of the largest: float16 has 11 significant bits, and scales are rounded too.
+# Largest allowed error, as a fraction of the largest result. float16 has 11 significant bits, and the scales are
+# rounded too.
 TOLERANCE = 0.01
 
 
@@ -44,7 +47,7 @@ def integer_gemm() -> tuple[bytes, Array]:
     random = np.random.default_rng(0)
     levels = random.integers(90, 128, (ROWS, WIDTH)).astype(np.int8)
     weight = random.integers(-127, 128, (WIDTH, COLUMNS)).astype(np.int8)
-    weight[:, ::2] = np.abs(weight[:, ::2])  # sums of one sign, which grow with the width
+    weight[:, ::2] = np.abs(weight[:, ::2])  # only positive products, so that the sums are large
     scales = random.uniform(1e-4, 3e-4, COLUMNS).astype(np.float16)
     bias = random.normal(size=COLUMNS).astype(np.float16)
     sums = levels.astype(np.int32) @ weight.astype(np.int32)
@@ -171,7 +174,7 @@ def _rtx_build(bench: Bench) -> str:
 
 
 def _with_plan(bench: Bench) -> Path:
-    bench.bundle("int8-rtx")  # skips if it was not built
+    bench.bundle("int8-rtx")  # raises Skip if it was not built
     return bench.folder / "int8"
 
 
@@ -187,7 +190,7 @@ def _rtx_eval(bench: Bench) -> str:
     return f"{result['primary']} {result['metrics'][result['primary']]:.4f}, {result['throughput_per_s']:.0f} rows/s"
 
 
-# Name -> check, after those of engines, which build the bundle.
+# Name -> check. They run after the checks of engines, which build the bundle that they use.
 CHECKS: dict[str, Check] = {
     "integer sums": _sums,
     "integer sums trt-rtx": _rtx_sums,
