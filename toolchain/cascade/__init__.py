@@ -42,13 +42,13 @@ from toolchain.workflow import refuse_calibrated
 
 log = logging.getLogger(__name__)
 
-# Points that the cascade may lose where --max-drop is not given.
+# Most points by which the metric of the cascade may drop if --max-drop is not given.
 DEFAULT_MAX_DROP = 0.5
 
-# Rows that the stages are timed on.
+# Number of rows on which the stages are timed.
 TIMED_ROWS = 512
 
-# Keys of the manifest that the writer makes.
+# Keys of the manifest that the writer sets. They are not copied from the manifest of the second stage.
 WRITTEN = ("schema", "steps", "artefacts", "created", "sha256")
 
 
@@ -171,7 +171,8 @@ def _trusted(given: str | None, small: Path | None) -> tuple[str | None, str | N
     Raises:
         UsageError: the number of digests differs from the number of bundles, so one bundle would not be checked.
     """
-    digests = [] if given is None else given.split(",")  # that of an empty variable of a shell is no bundle's
+    # An empty value, such as that of an unset shell variable, is a digest that no bundle has.
+    digests = [] if given is None else given.split(",")
     if digests and len(digests) != (2 if small else 1):
         wanted = "the digests of SMALL and BIG, as --trust A,B" if small else "only the digest of BIG"
         raise UsageError(f"--trust {given}: the value has {counted(len(digests), 'digest')}. Give {wanted}.")

@@ -10,7 +10,8 @@ from toolchain.evaluation.statistics import bootstrap_mean_ci95
 from toolchain.runtimes.batched import run
 from toolchain.runtimes.cascade import in_stages
 
-# Rounds after one that warms up. The three take turns, so that a change of the clock or of other load affects all.
+# Number of measured rounds, after one round to warm up. Each round runs the first stage, the second stage and the
+# cascade once, so that a change of the clock or of other load affects all three.
 ROUNDS = 7
 
 

@@ -9,11 +9,11 @@ from toolchain.errors import InputError
 from toolchain.runtimes.lexical import Lexical
 from toolchain.runtimes.tfidf import features
 
-# A feature of one row alone says nothing about others.
+# Least number of rows in which a feature must occur. A feature of a single row says nothing about other rows.
 LEAST_ROWS = 2
 
-# Inverse strength of the regularisation: the default of scikit-learn times ten, which is usual for TF-IDF, whose values
-# are below 1.
+# Inverse strength of the regularisation (scikit-learn's C). It is ten times the default, as is usual for TF-IDF, whose
+# values are below 1.
 INVERSE_REGULARISATION = 10.0
 
 MAX_ITERATIONS = 1000

@@ -17,8 +17,8 @@ from toolchain.recipe import Reading
 
 log = logging.getLogger(__name__)
 
-# Share of a split that may be train rows too, as in some of GLUE's tasks. They are left out; more would mean that the
-# rows were trained on.
+# Largest fraction of the rows that may also be train rows, as happens in some tasks of GLUE. These rows are left out.
+# If there are more, a stage was trained on the rows, and all of them are refused.
 MAX_SHARED = 0.05
 
 

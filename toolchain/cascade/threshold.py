@@ -24,8 +24,8 @@ from toolchain.heads.scores import margins
 from toolchain.records.cascade import TriedThreshold
 from toolchain.runtimes.cascade import passed_on
 
-# Shares of the rows that the first stage answers, in the order of the search. Finer ones would differ by less than the
-# rows can show.
+# Fractions of the rows that the first stage answers, in the order of the search. With finer fractions, the drop would
+# change from one to the next by less than the rows can show.
 SHARES = tuple(percent / 100 for percent in range(5, 100, 5))
 
 
