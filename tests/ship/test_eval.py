@@ -59,7 +59,9 @@ def test_a_server_with_another_bundle_is_refused(server, bundle):
         Recipe.make({"model": "demo", "task": "demo", "precision": "fp32", "max_length": 64, "output": str(bundle)}),
         engine=False,
     )
-    with pytest.raises(InputError, match=r"serves the bundle [0-9a-f]{12}, not [0-9a-f]{12} \(SHA-256\)\. Give the bundle"):
+    with pytest.raises(
+        InputError, match=r"serves the bundle [0-9a-f]{12}, not [0-9a-f]{12} \(SHA-256\)\. Give the bundle"
+    ):
         evaluate({"backend": "triton", "url": f"http://{server.http}/v2/models/sentiment", "limit": 8}, bundle=bundle)
 
 
