@@ -22,7 +22,7 @@ from toolchain.records.heal import HealDistance, HealRecord
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.batched import run
 
-# From the best to the worst.
+# In order, from the best verdict to the worst.
 VERDICTS = (PASSES, UNKNOWN, FAILS)
 
 Tell = Callable[[str], None]
@@ -82,14 +82,15 @@ class Trial:
 
     bundle: Path
     held: Held
-    # What the gate found before, and how it judges the bundle in a folder.
+    # `before` has the gate's results for the bundle before healing. `evaluate` returns them for the bundle in a folder.
     before: Sequence[Judged]
     evaluate: Callable[[Path], list[Judged]]
     tell: Tell
-    # Graphs that have healed weights of an earlier call. A bundle holds those of one call.
+    # Graphs that have healed weights from an earlier call. If one of them gets worse, healing stops, because all healed
+    # weights of a bundle must come from the same call.
     healed: frozenset[str] = frozenset()
     kept: dict[str, str] = field(default_factory=dict)
-    # Graphs of a second try are those of the first.
+    # Graph -> its distance from FP32. A second try makes the same graphs, so their distances are computed only once.
     found: dict[str, Distance] = field(default_factory=dict)
     after: list[Judged] = field(default_factory=list)
 

@@ -59,12 +59,12 @@ class Anatomy:
         config = self.model.config
         name = type(config).attribute_map.get(LAYERS, LAYERS)
         found: dict[str, Any] = {name: len(kept), self.width_key: width}
-        for key, value in config.to_dict().items():  # such as layer_types
+        for key, value in config.to_dict().items():  # lists with one entry per layer, such as layer_types
             if "layer" in key and isinstance(value, list) and len(value) == len(self.blocks):
                 found[key] = [value[at] for at in kept]
         return found
 
-    def stated(self, config: Mapping[str, Any], kept: Sequence[int], width: int) -> dict[str, Any]:  # of a config.json
+    def stated(self, config: Mapping[str, Any], kept: Sequence[int], width: int) -> dict[str, Any]:  # as in config.json
         """Return `config`, the values of a config.json, updated with the values that `changes` returns.
 
         If `config` also has such a key under another name (an alias), the value of that name is updated too.
@@ -112,7 +112,7 @@ class Anatomy:
                     down.bias.add_(down.weight[:, gone] @ mean[gone])
                 down.weight = torch.nn.Parameter(down.weight[:, stay].contiguous())
                 down.in_features = len(stay)
-                for up in block.ups:  # of a gated block, one may have both halves
+                for up in block.ups:  # in a gated block, one Linear may compute both the gate and its factor
                     rows = torch.cat([stay + start for start in range(0, up.out_features, len(mean))])
                     up.weight, up.out_features = torch.nn.Parameter(up.weight[rows].contiguous()), len(rows)
                     if up.bias is not None:
@@ -186,7 +186,8 @@ def _width_key(
     none of them sets the width. The returned layers are on the meta device and have no data.
     """
     width, hidden = blocks[0].down.in_features, model.config.hidden_size
-    wider = 3 * width if 2 * width == hidden else 2 * width  # a block as wide as the model cannot be found
+    # Not equal to the hidden size, because _find_block does not recognise a block of that width.
+    wider = 3 * width if 2 * width == hidden else 2 * width
     stated: dict[str, Any] = model.config.to_dict()
     for key in (key for key, value in stated.items() if type(value) is int and value == width):
         layers = [*_empty(model, {key: wider}).get_submodule(place).children()]

@@ -27,17 +27,20 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-# Widths are multiples of this: the tiles of a GPU's INT8 GEMMs, and the least that is left.
+# Neurons. The new width of feed-forward blocks is a multiple of this and at least this, because a GPU's INT8 GEMMs work
+# on tiles of this size.
 TILE = 64
 
-# Positions of a batch. Gradients of activations need more memory than a pass.
+# Most positions of a batch, padding included. The limit is low because gradients of activations need more memory than
+# inference does.
 MAX_SLOTS = 2048
 
-# Rows by which layers are tried and shapes are compared, each of which takes a pass; and those that check a cut.
+# TRIED_ROWS: rows on which the removal of layers is tried and sizes are compared. It is small because each try runs all
+# of them. PROBE_ROWS: rows on which a finished cut is checked.
 TRIED_ROWS, PROBE_ROWS = 256, 8
 
-# Logits of a model whose cut differs from the same model with the neurons held at their means by more than this share
-# of the largest logit were cut in the wrong place.
+# Largest difference between the logits of the cut model and of the whole model with the removed neurons fixed at their
+# means, as a fraction of the largest logit. A larger difference means that the wrong weights were removed.
 TOLERANCE = 1e-3
 
 
@@ -142,7 +145,7 @@ def count_work(anatomy: Anatomy, tokens: int) -> Work:
     from torch.utils.flop_counter import FlopCounterMode
 
     model = copy.deepcopy(anatomy.model)
-    model.set_attn_implementation("eager")  # so that attention consists of products that are counted
+    model.set_attn_implementation("eager")  # computes attention with GEMMs, which the counter counts
     ids = torch.ones(1, tokens, dtype=torch.long, device=model.device)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(input_ids=ids, attention_mask=torch.ones_like(ids))
@@ -198,7 +201,7 @@ def choose_layers(anatomy: Anatomy, tokens: Tokens, least: int, *, centred: bool
             for at in kept:
                 left = tuple(one for one in kept if one != at)
                 with _only(anatomy, left):
-                    if anatomy.is_ordinary():  # the first layer of some models lacks a weight that others have
+                    if anatomy.is_ordinary():  # in some models the first layer lacks a weight of the other layers
                         moved[left] = float((_logits(anatomy.model, tokens, centred=centred) - wanted).square().mean())
                 advance()
             if not moved:
@@ -339,7 +342,8 @@ def _scores(
             direction = torch.randn(logits.shape, generator=generator).to(logits.device)
             slopes = torch.autograd.grad((logits * direction).sum(), inner)
             for score, mean, states, slope in zip(scores, means, inner, slopes, strict=True):
-                # A row's neuron is held at its mean at all positions at once.
+                # A removed neuron is replaced by its mean at all positions of a row, so the effects at the positions
+                # are added.
                 moved = ((states.detach() - mean) * slope).sum(dim=1)
                 score += moved.double().square().sum(dim=0)
     return scores

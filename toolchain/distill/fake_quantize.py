@@ -31,11 +31,11 @@ from toolchain.runtimes.ort import open_session
 if TYPE_CHECKING:
     import torch
 
-# Operator -> its inputs that are trained: weights and biases. Tables of embeddings stay: most rows of a table are never
-# seen, and those of a CPU's graph are in INT8.
+# Operator -> indices of the inputs that are trained: weights and biases. Embedding tables are not trained, because the
+# train rows use only a small part of a table, and the tables of the CPU's graph are in INT8.
 TRAINED = {"MatMul": (1,), "Gemm": (1, 2), "LayerNormalization": (1, 2), "Add": (0, 1)}
 
-# A tensor that is zero everywhere divides by this.
+# Replaces the largest value of a tensor that is zero everywhere, so that nothing is divided by zero.
 SMALLEST = 1e-12
 
 
@@ -45,7 +45,7 @@ class Student:
 
     module: "torch.nn.ParameterList"
     names: tuple[str, ...]
-    # File of the bundle -> its graph.
+    # File name in the bundle -> the graph in that file.
     graphs: dict[str, TorchGraph]
 
     @property
@@ -248,6 +248,6 @@ def fake_weight(weight: Any, *, halves: bool) -> Any:
     scale = torch.where(scale == 0, torch.ones_like(scale), scale)
     least = torch.finfo(torch.float16).smallest_normal * 2.0**-10  # float16's smallest number above zero
     stored = scale.half().float().clamp_min(least) if halves else scale
-    # PyTorch's own fake quantization multiplies by 1 / scale, which rounds some weights to another level.
+    # Not PyTorch's own fake quantization: it multiplies by 1 / scale, which rounds some weights to another level.
     rounded = (fixed / scale).round().clamp(-INT8_LEVELS, INT8_LEVELS) * stored
     return weight + (rounded - fixed)

@@ -42,26 +42,31 @@ from toolchain.records.heal import Gated, Healed, HealRecord, HealRounding
 
 log = logging.getLogger(__name__)
 
-# Points that INT8 may lose where neither --max-drop nor the bundle's recipe says it.
+# Points of the metric that INT8 may lose if neither --max-drop nor the bundle's recipe gives a limit.
 DEFAULT_MAX_DROP = 0.5
 
-# Train rows that are not learnt from, on which INT8 must be nearer to FP32 afterwards; at most this share of all.
+# Held-out rows: train rows that are not trained on. On them, INT8 must be nearer to FP32 after healing than before.
+# There are HELD_OUT_ROWS of them, but at most one in HELD_OUT_SHARE train rows.
 HELD_OUT_ROWS, HELD_OUT_SHARE = 512, 8
 
-# Train rows for the choice among roundings, which are in neither of the other sets; at most the same share.
+# Further train rows that are not trained on: the best rounding is chosen on them. There is at most one in
+# HELD_OUT_SHARE train rows.
 CHOSEN_ROWS = 256
 
-# With fewer rows that prove it, a result may be that of a few texts. A calibration warns below this number of rows.
+# Least number of held-out rows. With fewer, the result may depend on a few texts. Calibration also warns below this
+# number of rows.
 LEAST_HELD_OUT = 32
 
 # Rows on which the student is compared with the graphs before it is trained.
 PROVED_ROWS = 16
 
-# At each site the student must have the activation of the graph to this share of its size, and this share of the
-# integers may be one level away, because they lie in the middle of two.
+# At each Q/DQ site, the student's activation may differ from the graph's by the fraction TOLERANCE of its largest
+# value. The fraction ROUNDED of its integers may be one level away, because values halfway between two levels can be
+# rounded to either.
 TOLERANCE, ROUNDED = 1e-3, 1e-2
 
-# Adam's rate: the weights are trained already, and move by about one INT8 level.
+# Adam's highest learning rate. It is low because the weights are trained already and should move by about one INT8
+# level.
 RATE = 2e-5
 
 Tell = Callable[[str], None]
@@ -112,7 +117,7 @@ def heal(
     try:
         record = _requantized(training, trial, rounding, done)
     except GateError:
-        state.unlink(missing_ok=True)  # the run is over, and the next one has other options
+        state.unlink(missing_ok=True)  # a failed run is not resumed: the next one has other options
         raise
     state.unlink(missing_ok=True)
     tell("gate: timing against FP32")
@@ -171,9 +176,9 @@ class _Training:
     student: Student
     rows: Rows
     tokens: Tokens
-    # Positions of those that the weights are rounded on.
+    # Indices of the train rows on which the weights are rounded.
     rounded: Indices
-    # Rows for the choice among roundings, and their tokens.
+    # Rows on which the best rounding is chosen, and their tokens.
     choosing: Rows
     choosing_tokens: Tokens
     held: Held
@@ -185,7 +190,7 @@ def _begin(opened: Bundle, resolved: ResolvedRecipe) -> _Training:
     Raises:
         InputError: the graphs cannot be trained, or the rows are too few.
     """
-    recipe, rows = resolved.recipe, resolved.train_rows.without(())  # each text once
+    recipe, rows = resolved.recipe, resolved.train_rows.without(())  # without repeated texts
     if len(rows) < HELD_OUT_SHARE * LEAST_HELD_OUT:
         raise InputError(
             f"{rows.source}: {len(rows):,} different texts are too few to heal with. An eighth of them is held out to "

@@ -35,22 +35,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Steps over which the learning rate rises from nearly zero, so that Adam's averages are filled before it is high.
+# Steps over which the learning rate rises from nearly zero, so that Adam's running averages are reliable before the
+# rate is high.
 WARM_UP_STEPS = 32
 
-# Share of the steps, at their end, over which the learning rate falls to zero.
+# Fraction of the steps, at the end of the run, over which the learning rate falls to zero.
 COOL_DOWN = 0.3
 
-# Largest norm of a step's gradients, as is usual for transformers.
+# Gradients are clipped to this norm, the usual value for transformers.
 MAX_GRADIENT_NORM = 1.0
 
-# Rows are sorted by length within this many batches, which leaves the order random enough and pads little.
+# Rows are sorted by length within groups of this many batches. This needs little padding and leaves the order random
+# enough.
 BATCHES_PER_SORT = 16
 
 # Seconds between two lines of the log.
 TELL_EVERY_S = 60.0
 
-# Steps whose mean is the first, and the last, loss of a run.
+# The first and the last loss of a run are the means over this many steps.
 LOSS_STEPS = 16
 
 Inputs = Mapping[str, "torch.Tensor"]
@@ -87,10 +89,10 @@ class Settings:
     steps: int | None = None
     minutes: float | None = None
     seed: int = 0
-    # Rows of a step, and Adam's learning rate at its highest.
+    # Rows per step, and Adam's highest learning rate.
     rows: int = 32
     rate: float = 1e-4
-    # Weight of the hidden states beside the divergence of the logits.
+    # Weight of the hidden states' distance in the loss; the divergence of the logits has weight 1.
     hidden: float = 1.0
 
     def __post_init__(self) -> None:
@@ -182,7 +184,8 @@ def observed(module: "torch.nn.Module", layers: Sequence["torch.nn.Module"]) -> 
     def run(inputs: Inputs) -> Activations:
         hidden: list[torch.Tensor] = []
 
-        def keep(_: object, __: object, output: Any) -> None:  # a layer gives its states, alone or first in a tuple
+        # A layer returns its states, or a tuple that begins with them.
+        def keep(_: object, __: object, output: Any) -> None:
             hidden.append(output[0] if isinstance(output, tuple) else output)
 
         handles = [layer.register_forward_hook(keep) for layer in layers]
@@ -276,7 +279,8 @@ class _Clock:
         """Return whether another step is to be done. With --minutes, set the number of steps before the cool-down."""
         done = self._done
         if done["steps"] is None and self._limit_s and done["seconds"] >= (1 - COOL_DOWN) * self._limit_s:
-            # The learning rate of the steps so far is then what it would have been with this number from the start.
+            # With this total, the cool-down begins now, so the steps so far had the same learning rates as in a run
+            # with --steps.
             done["steps"] = max(done["step"] + 1, math.ceil(done["step"] / (1 - COOL_DOWN)))
         return done["steps"] is None or done["step"] < done["steps"]
 

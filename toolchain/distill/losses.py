@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-# The softening of Hinton, Vinyals and Dean (2015), "Distilling the Knowledge in a Neural Network".
+# The temperature that softens probabilities in Hinton, Vinyals and Dean (2015), "Distilling the Knowledge in a Neural
+# Network".
 TEMPERATURE = 2.0
 
-# A layer whose states are all zero at first divides by this.
+# Replaces the norm of states that are all zero, so that nothing is divided by zero.
 SMALLEST = 1e-12
 
 Divergence = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
@@ -45,7 +46,7 @@ def squared(student: "torch.Tensor", teacher: "torch.Tensor") -> "torch.Tensor":
     return (student - teacher).square().sum(dim=-1).mean()
 
 
-# What makes probabilities of a head's logits (`Head.probabilities`) -> the divergence for it.
+# The function that turns a head's logits into probabilities (`Head.probabilities`) -> the divergence for such logits.
 DIVERGENCES: dict[str | None, Divergence] = {"softmax": softened, "sigmoid": softened_sigmoid, None: squared}
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from toolchain.errors import UsageError
 from toolchain.recipe.options import check, option
 
-# Minutes of training where neither --steps nor --minutes is given.
+# Minutes of training if neither --steps nor --minutes is given.
 DEFAULT_MINUTES = 15.0
 
 

@@ -27,17 +27,20 @@ if TYPE_CHECKING:
 
     from toolchain.distill.loop import Inputs
 
-# Rows of a batch, and tokens in all, which are enough for the products of 1,536 inputs and fit into memory.
+# Rows per batch, and tokens in total. These tokens fit into memory, and are enough to estimate the products of each two
+# of a GEMM's 1,536 inputs.
 ROWS, TOKENS = 32, 32_768
 
-# Inputs that are rounded before all later inputs take over their errors, which is faster than after each input.
+# Inputs of a GEMM whose weights are rounded before the weights of all later inputs are corrected for the errors. A
+# correction after each input would be slower.
 BLOCK = 128
 
-# Tokens of each graph that the bias is found on; the median of more takes longer than the rounding.
+# Tokens of each graph on which the bias is corrected. The median over more tokens would take longer than the rounding.
 SAMPLED = 8192
 
-# A difference that is further from the median, in standard deviations of a normal distribution, counts as if it were
-# this far (Huber 1964, doi 10.1214/aoms/1177703732). DEVIATION median distances from the median are one of them.
+# Differences further than FARTHEST standard deviations from their median are clipped to that distance (Huber 1964, doi
+# 10.1214/aoms/1177703732). In a normal distribution, one standard deviation is DEVIATION times the median distance from
+# the median.
 FARTHEST, DEVIATION = 2.0, 1.4826
 
 
@@ -54,7 +57,8 @@ def robust_mean(errors: "torch.Tensor") -> "torch.Tensor":
     return middle + around.clamp(-most, most).mean(dim=0)
 
 
-# Name in a record -> what the bias takes of the differences of a GEMM's outputs from FP32's.
+# Name in a record -> the function that averages the differences of a GEMM's outputs from FP32's; the average is added
+# to the bias.
 BIASES: dict[str, Callable[["torch.Tensor"], "torch.Tensor"]] = {"mean": mean, "robust": robust_mean}
 
 
@@ -95,11 +99,11 @@ def reconstruct(student: Student, teacher: TorchGraph, tokens: Tokens, bias: str
     todo: dict[str, ir.Node] = {}
     for node in graph.nodes(teacher.model, "MatMul"):
         if node.name in rounded:
-            todo.setdefault(_weight_name(node), node)  # the first reader decides, where layers share a weight
+            todo.setdefault(_weight_name(node), node)  # if layers share a weight, it is rounded for the first of them
     known: tuple[Sums, Sample] | None = None
     read: ir.Value | None = None
     for name, node in track(todo.items(), total=len(todo), text="rounding"):
-        if known is None or node.inputs[0] is not read:  # queries, keys and values read the same
+        if known is None or node.inputs[0] is not read:  # the GEMMs of queries, keys and values have the same input
             seen = [flow.advance(place[node.name]) for flow, place in zip(flows, places, strict=True)]
             known = _sums(seen, batches), _sample(exact.advance(node), seen, batches)
             read = node.inputs[0]
@@ -178,9 +182,10 @@ def _choose(
     import torch
 
     old, square = weight.detach().double(), sums.products
-    if bias is not None:  # it takes the mean error, so the weights need not
+    if bias is not None:  # the bias corrects the mean error, so the weights need not
         square = square - sums.tokens * torch.outer(sums.mean, sums.mean)
-    # Products of few tokens say little about new ones, and the last layer sees the first token of each row alone.
+    # The damping is larger with fewer tokens, because their products say little about new tokens. The last layer sees
+    # only the first token of each row.
     damping = len(square) / sums.tokens * float(square.diagonal().mean())
     made = round_in_turn(old, square + (damping or 1.0) * torch.eye(len(square), dtype=square.dtype))
     with torch.no_grad():

@@ -17,10 +17,10 @@ from toolchain.recipe.options import RecipeValues
 
 log = logging.getLogger(__name__)
 
-# With fewer texts a student learns the texts and not the teacher.
+# Least number of texts. With fewer, a student memorises the texts instead of learning to imitate the teacher.
 LEAST_TEXTS = 1000
 
-# Rows of a table that are read at once.
+# Number of rows of a table that are read at once.
 PART_ROWS = 4096
 
 
@@ -53,7 +53,7 @@ def recipe_of(changes: RecipeValues) -> Recipe:
         UsageError: see `Recipe.make`.
     """
     if changes.get("task") == "custom" and not changes.get("label_column"):
-        recipe = Recipe.make({**changes, "label_column": "LABEL_COLUMN"})  # as the next command names it
+        recipe = Recipe.make({**changes, "label_column": "LABEL_COLUMN"})  # the placeholder that the next command shows
         if is_texts(recipe):
             return recipe
     return Recipe.make(changes)
@@ -86,7 +86,7 @@ def choose_rows(resolved: ResolvedRecipe) -> Chosen:
             "validation.* as --data, or leave --max-drop out."
         )
     split, kept = None if alone else resolved.evaluated_rows, rows
-    if split is not None:  # also what --limit leaves out of it, which a build evaluates later
+    if split is not None:  # all rows of the split: a later build evaluates those that --limit leaves out
         kept = rows.take(np.flatnonzero(~rows.among(set(split.text_digests))))
     if len(kept) < LEAST_TEXTS:
         out = f", without the {len(rows) - len(kept):,} that are also evaluated" if len(kept) < len(rows) else ""

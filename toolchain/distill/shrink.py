@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Rows that importance is measured on.
+# Number of rows on which the importance of layers and neurons is measured.
 MEASURED_ROWS = 1024
 
 # What sentence-transformers saves beside the files of the encoder and its tokenizer.
@@ -77,7 +77,7 @@ def shrink(changes: RecipeValues, options: Options, output: Path, *, tell: Tell 
     chosen = choose_rows(resolved)
     state = target.parent / f".{target.name}.shrink"
     with parents_of(target), locked(target):
-        _check_output(target, output, recipe)  # of a call that has just ended
+        _check_output(target, output, recipe)  # another call may have written it while this one waited for the lock
         if recipe.force:
             state.unlink(missing_ok=True)
         student = _cut(resolved, chosen, options, tell)
@@ -168,7 +168,8 @@ def _train(student: _Student, options: Options, state: Path, tell: Tell) -> Dist
     for module in student.model.modules():
         if isinstance(module, torch.nn.Embedding):
             module.requires_grad_(False)
-    # A layer learns what the next one that is left got from the layer before it.
+    # A kept layer is trained to return the states that the next kept layer received in the teacher, so its target is
+    # the teacher's layer just before that next one.
     ends = [*(following - 1 for following in kept[1:]), count - 1]
     teacher_layers = student.teacher.layers
     key = [resolved.source.digests, student.chosen.rows.digest, resolved.max_length, kept, student.cut.neurons]
@@ -197,9 +198,9 @@ def _write(student: _Student, folder: Path) -> None:
     config = student.teacher.stated(source.config, cut.layers, cut.anatomy.width)
     config = {key: value for key, value in config.items() if key != "torch_dtype"}
     write_json(folder / "config.json", {**config, "dtype": "float32"})
-    before = read_learnt(source.folder / OF_CHECKPOINT)  # of an original that was shrunk itself
+    before = read_learnt(source.folder / OF_CHECKPOINT)  # not empty if the original was shrunk itself
     write_learnt(folder / OF_CHECKPOINT, [*before, *student.chosen.rows.text_digests])
-    let_everybody_read(folder)  # weights are written for their owner alone
+    let_everybody_read(folder)  # the file of the weights is written so that only its owner can read it
 
 
 def _evaluate(student: _Student, folder: Path, *, name: str) -> tuple[ShrinkScores | None, NamedComparison | None]:
@@ -219,7 +220,7 @@ def _evaluate(student: _Student, folder: Path, *, name: str) -> tuple[ShrinkScor
                 pooling=source.pooling,
             )
         )
-    except ToolchainError as error:  # `folder` is gone when somebody reads this
+    except ToolchainError as error:  # `folder` is temporary and is gone when the message is read
         raise type(error)(str(error).replace(str(folder), name)) from error
     if evaluated is None or student.before is None:
         log.warning(

@@ -18,12 +18,12 @@ from toolchain.records.check import find_fault
 if TYPE_CHECKING:
     import torch
 
-# The state is written at most this often, and takes at most this share of the time.
+# Least seconds between two writes of the state, and the largest fraction of the time that writing may take.
 SAVE_EVERY_S, SAVE_SHARE = 60.0, 0.05
 
 WEIGHT, ADAM, PROGRESS = "weight/", "adam/", "progress"
 
-# Adam's count of steps; its other numbers have the shape of their parameter.
+# Name of Adam's count of steps, a scalar. Adam's other values have the shape of their parameter.
 STEP = "step"
 
 
@@ -120,7 +120,7 @@ class State:
         with torch.no_grad():
             for name, parameter in self.trained.items():
                 found = tensors[f"{WEIGHT}{name}"]
-                if found.shape != parameter.shape:  # copy_ would repeat a single number
+                if found.shape != parameter.shape:  # copy_ would broadcast a single number
                     raise ValueError(f"{name} has another shape")
                 parameter.copy_(found)
         self.optimizer.load_state_dict({"state": averages, "param_groups": self.optimizer.state_dict()["param_groups"]})
@@ -135,7 +135,7 @@ def _read(data: bytes) -> "tuple[Progress, dict[str, torch.Tensor]]":
         tensors = load(data)
     except SafetensorError as error:
         raise ValueError(str(error)) from error
-    # The format: eight bytes with the length of the JSON that follows, then the tensors.
+    # The format of safetensors: eight bytes with the length of the JSON header, the header, then the tensors.
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     progress = json.loads(header["__metadata__"][PROGRESS])
     if fault := find_fault(progress, Progress):

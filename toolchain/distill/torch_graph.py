@@ -18,7 +18,7 @@ from toolchain.graph import constant
 if TYPE_CHECKING:
     import torch
 
-# Operators that are one function of torch without attributes.
+# ONNX operators without attributes -> the function of torch that computes them.
 PLAIN = {
     "Abs": "abs",
     "Add": "add",
@@ -50,7 +50,7 @@ PLAIN = {
     "Where": "where",
 }
 
-# A weight that is computed for each pass from what is trained.
+# Computes a weight from the trained parameters. It is called in each pass.
 Made = Callable[[], "torch.Tensor"]
 
 
@@ -277,7 +277,8 @@ def _gelu(x: Any, *, approximate: str = "none") -> Any:
     return functional.gelu(x, approximate=approximate)
 
 
-# The other operators, by name: inputs in order, attributes by keyword. One that is not here is refused.
+# The other operators -> their functions, which take the inputs in order and the attributes by keyword. A graph with an
+# operator that is in neither table is refused.
 OPERATORS: dict[str, Callable[..., Any]] = {
     "Cast": _cast,
     "Clip": _clip,
@@ -285,7 +286,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Constant": _constant,
     "ConstantOfShape": _constant_of_shape,
     "CumSum": _running_sum,
-    "DequantizeLinear": lambda x, *_: x,  # weights are made, and `_quantize` has done it for activations
+    "DequantizeLinear": lambda x, *_: x,  # `_quantize` and the made weights are dequantized already
     "Div": _div,
     "Expand": _expand,
     "Flatten": lambda x, axis=1: x.flatten(axis).reshape(-1, x.shape[axis:].numel()),
