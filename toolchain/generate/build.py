@@ -35,28 +35,29 @@ from toolchain.runtimes.parity import check
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# The name of the task, and of its bundles' head.
+# The name of the task, and of the head in its bundles.
 TASK = "lm"
 
-# Precision -> its steps.
+# Precision -> the build steps that it needs.
 STEPS = {"fp32": ("export",), "int8": ("export", "weights"), "int4": ("export", "weights")}
 
-# Versions of the steps; one is raised when its code changes the files that it writes.
+# Step -> version of its code. Raise it when a change of the code changes the files that the step writes.
 VERSIONS = {"export": 2, "weights": 1}
 
-# Options of a recipe that a language model has. Those in KEPT stand in the manifest.
+# Options of a recipe that apply to a language model. The manifest records those in KEPT.
 KEPT = (
     *("model", "task", "data", "split_column", "validation_share", "text_join", "text_column", "precision", "seed"),
     *("max_length", "atol", "ignore_unused"),
 )
 TAKEN = {*KEPT, "split", "backend", "device", "output", "force", "dry_run", "allow_pickle", "trust_remote_code"}
 
-# Tokens of a window of perplexity, where --max-length is not given and the model has as many positions.
+# Tokens per window when perplexity is measured, if --max-length is not given and the model does not have fewer
+# positions.
 WINDOW = 1024
 
 GENERATION = "generation_config.json"
 
-# Settings of generation_config.json that greedy search does not ask, or that the graph follows.
+# Settings of generation_config.json that need no warning: greedy search ignores them, or generation follows them.
 FOLLOWED = {"transformers_version", "_from_model_config", "bos_token_id", "eos_token_id", "pad_token_id", "do_sample"}
 FOLLOWED |= {"temperature", "top_k", "top_p", "min_p", "typical_p", "num_beams", "max_length", "max_new_tokens"}
 FOLLOWED |= {"use_cache", "cache_implementation", "output_attentions", "output_hidden_states"}

@@ -11,7 +11,7 @@ from toolchain.generate.generator import Generator
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Ends of the names of classes that predict the next token.
+# Endings of the class names of models that predict the next token.
 CAUSAL = ("ForCausalLM", "LMHeadModel")
 
 
@@ -38,7 +38,7 @@ def load_causal(source: Source, *, device: str) -> "PreTrainedModel":
 def _moved(model: "PreTrainedModel", device: str) -> "PreTrainedModel":
     try:
         return model.to(device)
-    except RuntimeError as error:  # also out of memory
+    except RuntimeError as error:  # torch.cuda.OutOfMemoryError is one, too
         raise MachineError(
             f"--device {device}: the model cannot be moved to it ({first_line(error)}). Choose another device."
         ) from error

@@ -20,7 +20,8 @@ from toolchain.runtimes.ort import cannot_run, import_onnxruntime, open_session
 
 PAST, PRESENT = "past_key_values.", "present."
 
-# Keys and values by their names without PAST or PRESENT: onnxruntime.OrtValue, [rows, heads, positions, size].
+# Name of a key or value tensor, without the prefix PAST or PRESENT -> an onnxruntime.OrtValue [rows, heads, positions,
+# size].
 Cache = dict[str, Any]
 
 
@@ -58,7 +59,7 @@ class Session:
         Raises:
             InputError: ONNX Runtime cannot run the graph on these inputs.
         """
-        # A padded position has the number 0, which the mask hides.
+        # Padded positions get the position id 0, which has no effect because the mask hides them.
         places = np.maximum(mask.cumsum(axis=1) - 1, 0)[:, -ids.shape[1] :]
         binding = self.session.io_binding()
         given = {"input_ids": ids, "attention_mask": mask, "position_ids": places, "logits_to_keep": keep}

@@ -61,7 +61,8 @@ def generate(model: "PreTrainedModel", batch: PromptBatch, *, cache: str, new: i
     written = made.sequences[:, ids.shape[1] :].tolist()
     stated = model.generation_config.eos_token_id
     ends = {stated} if isinstance(stated, int) else set(stated or ())
-    # On a GPU transformers may run a step more before it sees that all rows have ended, and takes its token back.
+    # On a GPU, transformers may run one step too many before it notices that all rows have ended. It discards the token
+    # of that step, so the step's time is left out here.
     times_s = [start_s, *clock.times_s][: len(written[0]) + 1]
     first_s, *steps_s = (after - before for before, after in itertools.pairwise(times_s))
     found = made.get("past_key_values") if cache != "none" else None

@@ -23,16 +23,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# The first release whose exporter was tried here.
+# The earliest release of transformers whose exporter was tested with this project.
 FLOOR = (5, 23)
 
-# Sizes of the example, all different, so that the exporter takes no two for one: rows, positions before, new ones.
+# Sizes of the example inputs: rows, cached positions and new positions. All differ, so that the exporter does not take
+# two of them for the same dimension.
 ROWS, BEFORE, NEW = 2, 5, 3
 
-# Kinds of RoPE whose frequencies change with the length of the text, so that keys in a cache may have those of before.
+# Types of RoPE whose frequencies change with the length of the text. Cached keys would keep the frequencies of the
+# shorter text.
 LENGTH_DEPENDENT = {"longrope", "dynamic"}
 
-# Names of a dynamic cache's tensors -> those of the graph.
+# Name of a tensor in transformers' dynamic cache -> its name in the graph.
 PARTS = {"keys": "key", "values": "value"}
 
 
@@ -71,7 +73,7 @@ def export(model: "PreTrainedModel", target: Path, *, where: str) -> ExportedGra
         config = OnnxConfig(dynamic=True, dynamic_shapes=_shapes(inputs), opset_version=OPSET)
         try:
             made: ir.Model = OnnxExporter().export(model, inputs, config).program
-        except Exception as error:  # the exporter's own, and whatever the model raises in it
+        except Exception as error:  # the exporter's own errors, and any that the model raises during export
             raise InputError(
                 f"{where}: {model.config.model_type} cannot be exported with a cache "
                 f"({type(innermost(error)).__name__}; run again with -v for the traceback). Run the model in "
@@ -105,7 +107,7 @@ def _refuse_rope(config: "PretrainedConfig", where: str) -> None:
     each = [
         given,
         *(one for one in given.values() if isinstance(one, dict)),
-    ]  # some models have one for a kind of layer
+    ]  # some models have one for each type of layer
     for kind in sorted(LENGTH_DEPENDENT & {str(one.get("rope_type")) for one in each}):
         raise InputError(
             f"{where}: its RoPE is of type {kind}, whose frequencies change with the length of the text, but the keys "
@@ -113,7 +115,7 @@ def _refuse_rope(config: "PretrainedConfig", where: str) -> None:
         )
 
 
-def _example(model: "PreTrainedModel", where: str) -> dict[str, Any]:  # arguments of a foreign function
+def _example(model: "PreTrainedModel", where: str) -> dict[str, Any]:  # the keyword arguments of the model
     """Return example arguments for the model's forward: new tokens, and a cache that has some positions already.
 
     Raises:
@@ -153,7 +155,7 @@ def _shapes(inputs: dict[str, Any]) -> dict[str, Any]:
     tensors = len(PARTS) * len(inputs["past_key_values"].layers)
     return {
         "input_ids": {0: rows, 1: new},
-        "attention_mask": {0: rows, 1: Dim.AUTO},  # the sum of two others, which the exporter finds
+        "attention_mask": {0: rows, 1: Dim.AUTO},  # its length is before + new, which the exporter finds out
         "position_ids": {0: rows, 1: new},
         "past_key_values": [{0: rows, 2: before} for _ in range(tensors)],
         "logits_to_keep": {0: Dim("kept")},

@@ -18,21 +18,22 @@ from toolchain.generate.parity import centred
 from toolchain.generate.weight_only import dequantize_weights, in_float
 from toolchain.records.verify import CaseRecord, VerifyRecord
 
-# Rows of random tokens, of these lengths.
+# Lengths of the test rows in tokens. The tokens are random.
 LENGTHS = (3, 9, 17, 30)
 
-# Largest difference of centred logits that a cache, a batch or padding may make, as a share of the largest centred
-# logit. For these cases the activations of quantized GEMMs stay in float32; the same weights in float32 must then give
-# the same logits too.
+# Largest change of the centred logits that a cache, a batch or padding may cause, as a fraction of the largest centred
+# logit. In these cases the activations of quantized GEMMs stay in float32. The limit also holds for a graph with the
+# same weights dequantized to float32.
 INVARIANCE = 1e-4
 
-# Largest root mean square difference of centred logits that 8 bits for activations may make, as a share of that of the
-# centred logits without them. Kernels for one row and for several round them in other ways.
+# Largest root mean square (RMS) change of the centred logits that 8-bit activations may cause, as a fraction of the RMS
+# of the centred logits with float32 activations. It is not zero, because the kernels for one row and for several rows
+# round activations differently.
 ROUNDING = 0.1
 
-# Precision -> the same of quantized weights against FP32's. `eval` judges what a precision costs; this finds graphs
-# that compute something else, whose logits would differ by more than their own size. SmolLM2-135M, random tokens: 0.03
-# and 0.54.
+# Precision -> largest RMS difference of the centred logits from FP32's, as a fraction of the RMS of FP32's. `eval`
+# measures how much quality a precision loses. This limit finds graphs that compute something else, whose logits would
+# differ by more than their own size. SmolLM2-135M on random tokens has 0.03 in int8 and 0.54 in int4.
 PARITY = {"int8": 0.1, "int4": 0.8}
 
 Logits = NDArray[np.float32]

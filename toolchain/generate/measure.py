@@ -19,7 +19,8 @@ from toolchain.records.generation import CacheRatio, CacheRun, Decode, Generated
 from toolchain.runtimes.bandwidth import measure_bandwidth
 from toolchain.runtimes.environment import describe
 
-# Tokens of each warm-up call: a first pass, and steps of both a new and a used cache.
+# New tokens per warm-up call: one for the first pass, one for a step with a new cache, and one for a step with a used
+# cache.
 WARM_UP_TOKENS = 3
 
 

@@ -23,10 +23,10 @@ from toolchain.runtimes.pytorch import has_gpu
 
 log = logging.getLogger(__name__)
 
-# The name of a typed graph.
+# File name of a typed graph; the group is its precision.
 TYPED = re.compile(r"model\.(\w+)\.onnx")
 
-# Options of a checkpoint that a bundle's own recipe gives.
+# Options for reading a checkpoint. They come from the command, not from the recipe that a bundle contains.
 TRUST = ("allow_pickle", "trust_remote_code", "ignore_unused")
 
 
@@ -77,11 +77,11 @@ def find_lm(place: Path | None, changes: RecipeValues) -> Path | None:
     if place is None and changes.get("model"):
         return None
     if place is not None and not (place / MANIFEST).is_file():
-        return None  # an ONNX file, or what is refused later
+        return None  # an ONNX file, or a path that is refused later
     try:
         found = place or last_bundle(quiet=True)
     except UsageError:
-        return None  # there is no bundle, which is refused later
+        return None  # there is no bundle; a later check refuses this
     return found if open_bundle(found, check_files=False, lm=None).is_lm else None
 
 

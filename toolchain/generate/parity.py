@@ -13,10 +13,11 @@ from toolchain.runtimes.parity import Parity
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Batches that a build compares, their most rows, and the longest prompt of one.
+# Number of batches on which a build compares the graph with PyTorch, most rows of a batch, and longest prompt in
+# tokens.
 BATCHES, MOST_ROWS, LONGEST = 4, 5, 24
 
-# New tokens after a prompt, in passes of one to CHUNK.
+# New tokens after a prompt. They are run in passes of 1, 2, ..., CHUNK tokens.
 NEW, CHUNK = 6, 3
 
 Logits = NDArray[np.float32]

@@ -25,7 +25,7 @@ from toolchain.recipe.options import RecipeValues
 from toolchain.records.language_model import PerplexityResult, Rise
 from toolchain.runtimes.environment import describe
 
-# Options of `eval` that hold here.
+# Options of `eval` that apply to language models.
 TAKEN = {
     *("task", "data", "split", "split_column", "validation_share", "text_join", "text_column", "limit", "max_length"),
     *("precision", "backend", "device", "file", "trust", "seed"),

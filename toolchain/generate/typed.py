@@ -16,10 +16,10 @@ from toolchain.graph import add_initializer, nodes, tidy
 from toolchain.graph.fp16 import HALF, to_half
 from toolchain.int8.quantize import quantize_weight
 
-# The first opset whose DequantizeLinear takes 4 bits and blocks.
+# The first opset whose DequantizeLinear supports 4-bit weights and blocks.
 BLOCKS_OPSET = 21
 
-# Of the numbers -8 ... 7, so that x and -x have the same scale.
+# Largest INT4 level. INT4 has the levels -8 to 7; -8 is not used, so that x and -x are quantized alike.
 INT4_LEVELS = 7
 
 

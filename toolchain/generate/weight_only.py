@@ -15,25 +15,27 @@ from toolchain.errors import GateError
 from toolchain.graph import add_initializer, constant, nodes, tidy
 from toolchain.records.language_model import WeightOnlyGemm, WeightsRecord
 
-# Precision -> bits of a weight.
+# Precision -> bits per weight.
 BITS = {"int8": 8, "int4": 4}
 
-# Weights that share a scale and a zero point, along a GEMM's inner dimension.
+# Number of consecutive weights, along a GEMM's inner dimension, that share a scale and a zero point.
 BLOCK = 32
 
-# Within the operator, activations are rounded to 8 bits in blocks and products are of integers: the fast kernels.
+# Value of the operator's attribute `accuracy_level` that selects the fast kernels: they quantize activations to 8 bits
+# in blocks and multiply integers.
 ACCURACY_LEVEL = 4
 
-# With this value activations and products stay in float32.
+# Value of `accuracy_level` with which activations stay in float32, and the GEMM computes in float32.
 FLOAT_LEVEL = 1
 
-# The least share of the weights in GEMMs that must be quantized; a head that was left out alone may be a fifth of them.
+# Least fraction of the weights in GEMMs that must be quantized. It finds a head that was not quantized, which may have
+# a fifth of these weights.
 LEAST_SHARE = 0.9
 
-# ONNX Runtime's operator (onnxruntime, docs/ContribOperators.md).
+# ONNX Runtime's operator for quantized weights, and its domain (onnxruntime, docs/ContribOperators.md).
 QUANTIZED, DOMAIN = "MatMulNBits", "com.microsoft"
 
-# Element types of weights. Other constants are shapes.
+# Element types of weights. Constants of other types, such as shapes, are not weights.
 WEIGHTS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.UINT8}
 
 
@@ -81,7 +83,7 @@ def coverage(model: ir.Model) -> list[WeightOnlyGemm]:
             numbers = node.attributes.get_int("K", 0) * node.attributes.get_int("N", 0)
             name, bits = str(node.inputs[1].name).removesuffix(".packed"), node.attributes.get_int("bits", 4)
             gemms.append({"name": name, "weights": numbers, "bits": bits, "reason": None})
-        elif (weight := constant_weight(node)) is not None:  # else both inputs are computed, as in attention
+        elif (weight := constant_weight(node)) is not None:  # None if both inputs are computed, as in attention
             reason = weight.reason or "quantization was not asked for"
             gemms.append({"name": weight.name, "weights": weight.numbers, "bits": None, "reason": reason})
     return gemms

@@ -17,7 +17,7 @@ KEY = "OPENAI_API_KEY"
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 
-# HTTP status -> advice.
+# HTTP status of a failed request -> advice for the error message.
 ADVICE = {
     400: f"Check --model. If the model has no chat template, give --url http://HOST:PORT{TEXT}. See the server's log.",
     401: f"Set {KEY} to the server's key, or give a file with it: --token-file FILE.",
@@ -48,7 +48,8 @@ class Endpoint:
             host, _ = parts.hostname, parts.port
         except ValueError:  # a malformed address or port
             parts, host = urllib.parse.urlsplit(""), None
-        if any(sign in self.url for sign in "@?#"):  # also where the URL has another fault, whose message shows it
+        # This comes first, because the messages about other faults show the URL.
+        if any(sign in self.url for sign in "@?#"):
             raise UsageError(
                 f"--url: the URL contains a name, a key or a query. Remove this part, and set {KEY} to the key."
             )
@@ -130,7 +131,7 @@ def read_key(file: str | None) -> str | None:
                 key = opened.read(MAX_SECRET_BYTES).decode("latin-1").strip()
         except OSError as error:
             raise InputError(f"{where}: {error.strerror}. Give a file with the server's key.") from None
-    if not re.fullmatch("[!-~]+", key):  # otherwise an error of the HTTP client would show it
+    if not re.fullmatch("[!-~]+", key):  # otherwise an error message of the HTTP client would show the key
         raise InputError(f"{where}: the key is not one word of ASCII letters, digits and signs. Give the server's key.")
     return key
 

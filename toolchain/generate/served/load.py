@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 from toolchain.generate.served.stream import Reply
 
-# Sends a prompt; calls its second argument when a part with text arrives.
+# Sends a prompt and returns the reply; calls its second argument whenever a part with text arrives.
 Ask = Callable[[str, Callable[[], None]], Awaitable[Reply]]
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-# Tokens of each request of the warm-up, which opens the connections: a first pass and later steps.
+# New tokens per warm-up request, enough for a first pass and later steps. The warm-up also opens the connections.
 WARM_UP_TOKENS = 3
 
 

@@ -16,19 +16,22 @@ from toolchain.generate.served.endpoint import Endpoint
 if TYPE_CHECKING:
     from aiohttp import ClientSession
 
-# Largest event. One with a token is about 300 bytes.
+# Largest event that is accepted, in bytes. An event with one token has about 300 bytes.
 MAX_EVENT_BYTES = 1 << 20
 
-# Largest reply, and largest count of tokens. A server that never ends its reply would fill the memory.
+# Largest reply in bytes, so that a server that never ends its reply cannot fill the memory; and the largest count of
+# tokens that is believed.
 MAX_REPLY_BYTES = 64 << 20
 MAX_TOKENS = 1 << 31
 
 LOG = "Look at the server's log."
 
-# Longest wait for the end of a reply whose last event has arrived. Only then can the next request use the connection.
+# Longest wait, in seconds, for the end of a reply after its last event. The connection can be reused only after that
+# end.
 END_S = 1.0
 
-# Keys of a part of a reply that hold text, in groups of which one counts: some servers send the reasoning twice.
+# Keys that hold the text of a part. Only the first key found in each group is read, because some servers send the
+# reasoning under two keys.
 TEXTS = (("reasoning_content", "reasoning"), ("content",), ("text",))
 
 
@@ -145,7 +148,7 @@ async def _events(blocks: AsyncIterator[bytes], endpoint: Endpoint) -> AsyncIter
         for line in lines:
             if line.startswith(b"data:"):
                 yield line.removeprefix(b"data:").strip()
-    if rest.startswith(b"data:"):  # a last event without the end of its line
+    if rest.startswith(b"data:"):  # the last event may lack its line end
         yield rest.removeprefix(b"data:").strip()
 
 
