@@ -27,7 +27,7 @@ from toolchain.ship.engine import Engine, find_engine
 from toolchain.ship.install import Content
 from toolchain.ship.options import Options
 
-# File of NAME_cascade that its code reads at start.
+# File of the model NAME_cascade, which its code reads when it starts.
 SETTINGS = "stages.json"
 
 

@@ -16,13 +16,13 @@ from toolchain.serve.proto import MESSAGES
 
 CONFIG = "config.pbtxt"
 
-# A ModelConfig message or a part of it as protobuf's JSON: fields by name, enumeration values as texts, maps as dicts.
-# The schema is serve/proto/model_config.proto, and `config_text` refuses a dict that does not follow it.
+# A ModelConfig message, or a part of one, as protobuf's JSON: fields by name, enumeration values as text, maps as
+# dicts. The schema is serve/proto/model_config.proto, and `config_text` refuses a dict that does not follow it.
 ConfigJson = dict[str, Any]
 
 ModelConfig: Any = MESSAGES["inference.ModelConfig"]
 
-# Attributes KIND_CPU, KIND_GPU and so on are the numbers of its kinds.
+# The message class of an instance group. Its attributes KIND_CPU, KIND_GPU and so on are the values of the enumeration.
 InstanceGroup: Any = MESSAGES["inference.ModelInstanceGroup"]
 
 _DATA_TYPES = ModelConfig.DESCRIPTOR.file.enum_types_by_name["DataType"]

@@ -21,11 +21,11 @@ from toolchain.ship.signature import Tensors, computes_in_float16, signature, to
 
 log = logging.getLogger(__name__)
 
-# Largest batch, rows, where no plan sets a limit. It bounds the memory of a graph, which takes any batch.
+# Largest batch in rows if no plan sets a limit. A graph accepts any batch, so the limit bounds its memory.
 DEFAULT_BATCH = 64
 
-# Lengths in tokens to which requests are padded where no plan has profiles for lengths. Triton merges only requests of
-# equal shape, so more lengths mean less padding and smaller batches.
+# Lengths in tokens to which requests are padded if no plan has profiles for lengths. Triton merges only requests of
+# equal shape into a batch, so more lengths mean less padding but smaller batches.
 BUCKETS = (16, 32, 64, 128, 256, 512)
 
 
@@ -87,7 +87,8 @@ def find_engine(bundle: Bundle, options: Options) -> Engine:
 def _graph(bundle: Bundle, backend: Backend, options: Options) -> Engine:
     """Return the engine that runs a graph in Triton's onnxruntime backend, or on a CPU in its python backend."""
     device = "cpu" if backend == "python" else options.device or "cuda"
-    # The graph fused for CUDA runs on no CPU, where an instance of KIND_AUTO may start, so only --file selects it.
+    # Triton may start an instance of KIND_AUTO on a CPU, where the graph fused for CUDA cannot run. So only --file
+    # selects that graph.
     chooser = "ort" if device == "cpu" else "triton"
     name = options.file or choose_graph(bundle, bundle.manifest["precision"], device, backend=chooser)
     if is_plan(name):
@@ -105,10 +106,11 @@ def _graph(bundle: Bundle, backend: Backend, options: Options) -> Engine:
     buckets = (*(bucket for bucket in BUCKETS if bucket < length), length)
     config = {"backend": {"ort": "onnxruntime"}.get(backend, backend), "instance_group": [{"kind": kind}]}
     _, *outside = graph.files_of(file)
-    weights = [bundle.file(str(one.relative_to(bundle.path))) for one in outside]  # only those that the bundle lists
+    # `bundle.file` refuses a file that the bundle does not list.
+    weights = [bundle.file(str(one.relative_to(bundle.path))) for one in outside]
     return Engine(
         backend,
-        {"model.onnx": file, **{one.name: one for one in weights}},  # the graph names them
+        {"model.onnx": file, **{one.name: one for one in weights}},  # names that the graph refers to
         inputs,
         outputs,
         buckets,

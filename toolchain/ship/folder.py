@@ -8,7 +8,7 @@ from pathlib import Path
 
 from toolchain.errors import UsageError
 
-# Packages that torch imports where they are installed; a build of torch for CPUs does not name them.
+# Package -> the package that imports it if it is installed. The metadata of torch for CPUs does not name triton.
 OPTIONAL = {"triton": "torch"}
 
 
@@ -36,7 +36,7 @@ def _users(path: tuple[str, ...]) -> dict[str, str]:
     found: dict[str, str] = {}
     for one in metadata.distributions(path=list(path)):
         if needs := one.requires:
-            user = str(one.metadata["Name"])  # parses the whole file each time
+            user = str(one.metadata["Name"])  # each access parses the whole metadata file
             found |= {_normal(re.split(r"[^\w.-]", text, maxsplit=1)[0]): user for text in needs}
     return found | {_normal(name): owners[0] for name, owners in metadata.packages_distributions().items()}
 

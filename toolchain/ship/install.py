@@ -16,18 +16,19 @@ from toolchain.bundle import locked
 from toolchain.errors import InputError
 from toolchain.ship.config import CONFIG, parse, read_config, type_name
 
-# A file to copy, or a text or bytes to write.
+# The content of a new file: a path to copy from, or text or bytes to write.
 Content = Path | str | bytes
 
 # File in each version folder of a decoder: the labels in the order of the logits.
 LABELS = "labels.json"
 
-# File in the staging folder that lists the pending exchanges, model name -> inode of the new folder. It is written when
-# all models are complete, so that the next run can finish an interrupted one.
+# File in the staging folder that lists the pending exchanges of model folders: model name -> inode of the new folder.
+# It is written once all new folders are complete, so that the next run can finish the exchanges of an interrupted run.
 EXCHANGES = "exchanges.json"
 
-# Staging folder inside the repository, for a repository that is a mount, from whose parent nothing can be renamed into
-# it. Triton takes a hidden folder for a model and then does not start, so the folder exists only during a run.
+# Staging folder inside the repository. It is used if the repository is a mount point, because a rename from the parent
+# folder into another file system fails. Triton takes a hidden folder for a model and then does not start, so the folder
+# exists only during a run.
 STAGING = ".toolchain.new"
 
 
@@ -70,7 +71,7 @@ def write_models(models: list[Model], repository: Path, *, version: int) -> list
         try:
             for model in models:
                 kept |= _write(model, staging / model.name, repository / model.name, version)
-            let_everybody_read(staging)  # the server has another user
+            let_everybody_read(staging)  # the server runs as another user
             sync_tree(staging)
             if repository.exists():
                 write_json(staging / EXCHANGES, {model.name: _inode(staging / model.name) for model in models})
@@ -94,7 +95,8 @@ def _finish(repository: Path) -> None:
     """Carry out the pending exchanges of model folders, and remove the staging folders."""
     for staging in (_beside(repository), repository / STAGING):
         ready = staging / EXCHANGES
-        # A volume may have been mounted since, into which nothing can be renamed from its parent.
+        # If a volume was mounted on the repository in the meantime, nothing can be renamed into it from its parent
+        # folder.
         if ready.exists() and repository.exists() and (staging.name == STAGING or _renames_from_parent(repository)):
             for name, inode in json.loads(ready.read_text()).items():
                 recover(repository / name)

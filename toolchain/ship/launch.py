@@ -19,23 +19,27 @@ from toolchain.ship.engine import Engine
 from toolchain.ship.models import names
 from toolchain.ship.options import Options
 
-# A recent release of Triton, for models that need no particular TensorRT: each `-py3` image has the other two backends.
+# A recent release of Triton, for repositories without plans, which need no particular TensorRT. Every `-py3` image has
+# the onnxruntime and python backends.
 LATEST = "26.06"
 STOCK = f"nvcr.io/nvidia/tritonserver:{LATEST}-py3"
 
-# The image of docker/README.md, whose `triton-builder` builds plans with the TensorRT that the image contains.
+# The image that docker/README.md describes. The target `triton-builder` there builds plans with the TensorRT that this
+# image contains.
 OWN = f"toolchain-triton:{LATEST}"
 
-# Size of the response cache: 256 MB.
+# Size of the response cache in bytes: 256 MiB.
 CACHE_BYTES = 1 << 28
 
-# The processes of the python backend exchange tensors through shared memory, and Docker's default of 64 MB runs out.
+# Size of /dev/shm. The processes of the python backend exchange tensors through shared memory, for which Docker's
+# default of 64 MB is too small.
 SHARED_MEMORY = "512m"
 
 REQUIREMENTS = "requirements.txt"
 ARGUMENTS = "tritonserver.txt"
 
-# Runs in an image without this project. It installs and serves all models of the repository, other projects' included.
+# Shell command for an image without this project. It installs the requirements of all models in the repository,
+# including models of other projects, and serves them.
 INSTALL_AND_SERVE = (
     f"sort -u /models/*/{REQUIREMENTS} > /tmp/needed.txt && pip install --quiet -r /tmp/needed.txt "
     f"&& exec tritonserver --model-repository=/models $(sort -u /models/*/{ARGUMENTS})"
@@ -99,7 +103,7 @@ def _others(name: str, repository: Path) -> Iterator[Any]:
     own = names(name).values()
     for file in repository.glob(f"*/{CONFIG}"):
         if file.parent.name not in own:
-            with contextlib.suppress(InputError):  # --lint reports it
+            with contextlib.suppress(InputError):  # --lint reports a broken configuration
                 yield read_config(file)
 
 

@@ -31,7 +31,7 @@ def lint(repository: Path) -> LintRecord:
     models: Models = {}
     for folder in folders:
         if others := [path for path in sorted(folder.rglob("*")) if not path.is_file() and not path.is_dir()]:
-            where = str(others[0].relative_to(repository))  # reading a pipe would wait for ever
+            where = str(others[0].relative_to(repository))  # not opened: reading from a pipe would wait for ever
             findings.append(Finding("error", where, "this is not a regular file", "Put the file itself there"))
             continue
         if not (folder / CONFIG).exists():

@@ -19,20 +19,20 @@ from toolchain.ship.signature import Tensor, Tensors, to_json
 
 TEXT = Tensor("TYPE_STRING", (1,))
 
-# Output of the tokenizer beside the tokens.
+# Output of the tokenizer, in addition to the tokens: whether the text was truncated.
 CUT = "truncated"
 
-# Output of the tokenizer for the decoder of a token classifier.
+# Output of the tokenizer that the decoder of a token classifier reads: word number, start and end of each token.
 SPANS = "spans"
 
-# Output of a cascade: which stage answered a row.
+# Output of a cascade: the stage that classified a row.
 STAGE = "STAGE"
 
-# Instances of a cascade's Python model. One waits while the classifier runs its rows, and rows of which the first stage
-# is sure are answered by another meanwhile.
+# Instances of a cascade's Python model. While one waits for the second stage, the others answer rows of which the first
+# stage is sure.
 CASCADES = 4
 
-# Roles of the models beside the ensemble; the last two are in the repository of a cascade alone.
+# Roles of the models other than the ensemble. Only a cascade has the last two.
 ROLES = ("tokenizer", "classifier", "decoder", "first", "cascade")
 
 # File in each version folder of the ensemble that records its origin.
@@ -55,9 +55,10 @@ def configurations(
     tokens = {token: Tensor(tensor.type, (-1,)) for token, tensor in engine.inputs.items()}
     inputs: Tensors = dict.fromkeys(texts, TEXT)
     outputs = {name: Tensor("TYPE_FP32", (width,)) if width else TEXT for name, width in head.outputs.items()}
-    # Whether a text is longer than the model reads. The classifier does not take it, so it goes past the engine.
+    # Whether a text was longer than the model's maximum length. The ensemble passes this from the tokenizer to its own
+    # output, because the classifier does not take it.
     cut = Tensor("TYPE_BOOL", (1,))
-    # The places of the tokens in a text go past it too, for entities.
+    # The offsets of the tokens in a text bypass the classifier as well: the decoder needs them for entities.
     spans: Tensors = {SPANS: Tensor("TYPE_INT32", (-1, 3))} if head.join else {}
     decoded: Tensors = {"logits": logits, **spans, **(inputs if spans else {})}
     stage = {STAGE: TEXT} if first else {}
@@ -80,7 +81,7 @@ def configurations(
         cached = {"response_cache": {"enable": True}} if options.response_cache else {}
         several = {**on_cpu, "instance_group": [{"count": CASCADES, "kind": "KIND_CPU"}], **cached}
         staged["cascade"] = model("cascade", tokens, {"logits": logits, **stage}, several)
-        options = dataclasses.replace(options, response_cache=False)  # one answer would be kept twice
+        options = dataclasses.replace(options, response_cache=False)  # the cascade's cache has the answers already
         if first.engine:
             narrowed = {token: Tensor(tensor.type, (-1,)) for token, tensor in first.engine.inputs.items()}
             staged["first"] = model("first", narrowed, {"logits": logits}, _classifier(first.engine, options))

@@ -28,10 +28,10 @@ from toolchain.records.ship import PushRecord
 # user/name: letters, digits, "-", "_" and "." within a name (huggingface_hub's rules for names of repositories).
 NAME = re.compile(r"[A-Za-z0-9]([\w.-]{0,94}\w)?/\w([\w.-]{0,94}\w)?", re.ASCII)
 
-# Keys of a manifest whose texts are no paths, although they may begin with a slash.
+# Keys of a manifest whose texts are not paths, although they may begin with a slash.
 VERBATIM = {"labels", "text_join"}
 
-# The file that has digests of rows, and its keys with them.
+# The file that contains digests of rows, and its keys that hold them.
 CALIBRATION, ROW_KEYS = "calibration.json", ("row_sha256", "chosen_sha256")
 
 CARD = "README.md"
@@ -190,7 +190,7 @@ def _results(bundle: Bundle) -> list[Result]:
     """Return the saved results for the bundle's own task, which is the only task that the card names."""
     try:
         found = find_results([bundle.path])
-    except InputError:  # it has none
+    except InputError:  # the bundle has no results
         return []
     return [result for result in found if result["task"] == bundle.manifest["task"]["name"]]
 
@@ -214,7 +214,7 @@ def _upload(folder: Path, repository: str, *, public: bool, digest: str) -> str:
         address = api.create_repo(repository, private=not public, exist_ok=True)
         if not public and not api.model_info(repository).private:
             raise UsageError(f"{repository}: this repository is public. Give --public, or another name.")
-        with still():  # the hub's library draws bars of its own
+        with still():  # huggingface_hub draws its own progress bars
             commit = api.upload_folder(folder_path=folder, repo_id=repository, commit_message=f"Bundle {digest[:12]}")
     except LocalTokenNotFoundError:
         raise MachineError("push: no token for the hub was found. Log in: hf auth login, or set HF_TOKEN.") from None

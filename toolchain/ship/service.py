@@ -23,10 +23,11 @@ TAG = re.compile(r"[a-z0-9]+(?:[._/:-][a-zA-Z0-9]+)*")
 # Folder with the bundle. A service's folder contains it and the filled-in templates, and nothing else.
 BUNDLE = "bundle"
 
-# The file that keeps everything but the bundle from Docker's builder.
+# The file that excludes everything but the bundle from Docker's build context.
 DOCKERIGNORE = ".dockerignore"
 
-# Backend -> the target of docker/Dockerfile with its libraries, and the image that this target builds.
+# Backend -> the target of docker/Dockerfile that contains the backend's libraries, and the image that this target
+# builds.
 BASES = {"ort": ("service", "toolchain-service:cpu"), "trt": ("service-trt", "toolchain-service:trt")}
 
 
@@ -111,7 +112,7 @@ def _check_output(output: Path, bundle: Bundle) -> None:
         raise InputError(
             f"-o {output}: the folder contains {others[0]}, which is not part of a service. Choose a new folder."
         )
-    if missing := sorted(expected - present - {DOCKERIGNORE}):  # earlier versions did not write that one
+    if missing := sorted(expected - present - {DOCKERIGNORE}):  # earlier versions did not write this file
         raise InputError(
             f"-o {output}: this is not the folder of a service, because it lacks {missing[0]}. Choose a new folder."
         )

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from toolchain import graph
 from toolchain.records.ship import TensorRecord
 
-# ONNX's name of a type -> Triton's.
+# Name of an element type in ONNX -> its name in Triton.
 TYPES = {
     "BOOL": "TYPE_BOOL",
     "UINT8": "TYPE_UINT8",

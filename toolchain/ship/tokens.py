@@ -11,7 +11,7 @@ from toolchain.errors import GateError, InputError
 from toolchain.records.ship import TokenizerSettings
 from toolchain.ship.signature import Tensors
 
-# Input of the graph -> attribute of an encoding of `tokenizers` with its values.
+# Input of the graph -> attribute of a `tokenizers.Encoding` that has the values of this input.
 COLUMNS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
 
 

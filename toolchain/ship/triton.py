@@ -30,16 +30,17 @@ from toolchain.ship.tokens import settings, standalone_tokenizer
 # Version of the format of provenance.json.
 SCHEMA: Final = 1
 
-# File of the decoder that has the score from which a row has a label.
+# File of a multi-label classifier's decoder. It contains the lowest score with which a row gets a label.
 THRESHOLD: Final = "threshold.json"
 
-# File of the decoder that says how the tensors are made of a model that gives others than a classifier.
+# File of the decoder of a model whose outputs are not those of a classifier. It says how they are computed from the
+# logits.
 OUTPUTS: Final = "outputs.json"
 
 # The code of the Python models, which is copied into the repository.
 CODE = Path(__file__).parent / "repository"
 
-# File with the code of a Python model -> the package that it needs beside numpy.
+# File with the code of a Python model -> the package that it needs in addition to numpy.
 PACKAGES = {"tokenizer": "tokenizers", "classifier": "onnxruntime"}
 
 

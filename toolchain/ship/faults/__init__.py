@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-# Older names of backends, which configurations give as `platform`.
+# Value of the older field `platform` -> name of the backend.
 PLATFORMS = {"tensorrt_plan": "tensorrt", "onnxruntime_onnx": "onnxruntime"}
 
 
@@ -70,6 +70,6 @@ class LoadedModel:
         return Finding("warning", self.name, what, do)
 
 
-# Name -> model, for a whole repository.
+# Name -> model, for all models of a repository.
 Models = dict[str, LoadedModel]
 Check = Callable[[LoadedModel, Models], Iterator[Finding]]

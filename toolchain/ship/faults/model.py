@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from toolchain.ship.config import InstanceGroup
 from toolchain.ship.faults import Check, Finding, LoadedModel, Models
 
-# Backend -> the file that it opens where the configuration names none.
+# Backend -> the file that it opens if the configuration names none.
 DEFAULT_FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan", "python": "model.py", "pytorch": "model.pt"}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from toolchain.ship.faults import Check, Finding, LoadedModel, Models
 from toolchain.ship.models import CUT
 
-# Each model.py of ours begins with these characters, followed by its role.
+# Each model.py of this project begins with this text, followed by the role of the model.
 FIRST_LINE = '"""Triton\'s model NAME_'
 
 SHIP_AGAIN = "Ship the bundle again"
@@ -116,7 +116,7 @@ def stages(model: LoadedModel, models: Models) -> Iterator[Finding]:
                 )
 
 
-# Role -> the files that its model.py reads -> a function that returns the fault of such a file, or None.
+# Role -> file that its model.py reads -> function that returns the fault of this file, or None.
 FILES: dict[str, dict[str, Callable[[Path, Any], str | None]]] = {
     "tokenizer": {"tokenizer.json": _tokenizer, "settings.json": _settings},
     "classifier": {"model.onnx": _graph},

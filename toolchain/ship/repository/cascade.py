@@ -79,7 +79,7 @@ class TritonPythonModel:
         return logits, rest, failed
 
     def finalize(self) -> None:
-        self.counts = {}  # before their family
+        self.counts = {}  # the counters must be freed before their metric family
         self.family = None
 
 

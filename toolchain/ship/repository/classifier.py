@@ -9,7 +9,7 @@ import json
 import os
 from typing import Any
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it counts when onnxruntime is imported
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime reads it at import
 
 import numpy as np
 import onnxruntime
@@ -23,7 +23,7 @@ class TritonPythonModel:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = max(1, processors() // instances)
         if saturates():
-            # ONNX Runtime then takes another kernel, which is exact there, and slower on other processors.
+            # ONNX Runtime then uses a kernel that is exact on such a processor, but slower on others.
             options.add_session_config_entry("session.x64quantprecision", "1")
         # Threads that spin between requests would take CPU time from the server and the tokenizer.
         options.add_session_config_entry("session.force_spinning_stop", "1")

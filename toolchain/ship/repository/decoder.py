@@ -25,7 +25,8 @@ class TritonPythonModel:
             with open(path, encoding="utf-8") as file:
                 self.threshold = np.float32(json.load(file))
 
-        # Only a model that gives other tensors than a classifier says which: output -> how it is made of the logits.
+        # Only a model whose outputs are not those of a classifier has this file: output -> how it is computed from the
+        # logits.
         path = os.path.join(os.path.dirname(path), "outputs.json")
         self.outputs = None
         if os.path.exists(path):
