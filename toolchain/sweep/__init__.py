@@ -30,13 +30,13 @@ from toolchain.sweep.study import Study, read_study
 
 log = logging.getLogger(__name__)
 
-# The folder of a sweep without -o is below this one.
+# Without -o, the folder of a sweep is created in this folder.
 RESULTS = Path("eval/results")
 
-# Costs of the fronts of a file without objectives; with energy that too.
+# Costs for which Pareto fronts are computed if the sweep's file has no `objectives`. Energy is added if it is measured.
 OBJECTIVES = ("latency", "throughput", "size")
 
-# Where a cluster of Ray is: the address of its head, or the cluster of this machine.
+# Form of an address of a Ray cluster: HOST:PORT of its head, or `auto` for the cluster of this machine.
 ADDRESS = re.compile(r"auto|(?:[\w.-]+|\[[\da-fA-F:]+\]):\d+")
 
 # Name of a cell -> the error that says why it is impossible here.
@@ -203,7 +203,8 @@ def _judged(
     before = [one for one in last["cells"] if one["state"] == "done"] if last else None
     if last and before == done and last["objectives"] == list(objectives):
         return last["fronts"], last["glue"]
-    from toolchain.evaluation.results import load_result  # imports that a call with nothing to do does not need
+    # Imported here, because a call with nothing to do does not need it.
+    from toolchain.evaluation.results import load_result
     from toolchain.report.glue import scores
     from toolchain.sweep.fronts import Done, fronts
 

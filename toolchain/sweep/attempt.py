@@ -14,10 +14,11 @@ from toolchain.sweep.runner import Ended, run
 
 log = logging.getLogger(__name__)
 
-# A build with this exit code has written its bundle: the gate failed, which the results say too.
+# Exit code of a build whose gate failed. Such a build has written its bundle, and the results show the failed gate, so
+# the cell goes on.
 GATE_FAILED = 3
 
-# How the reason of a cell begins whose build failed.
+# If the build of a cell failed, the reason in its record begins with this text.
 BUILD = "build: "
 
 Say = Callable[[str], None]
@@ -38,7 +39,7 @@ def attempt(folder: Path, cell: Cell, program: Sequence[str], tell: Say) -> None
         "size_mb": None,
     }
     tell(cell.name)
-    # A build that failed may have left a bundle without what was asked for, such as an engine.
+    # A failed build may have left an incomplete bundle, for example without the engine, so it is built again.
     failed = before is not None and (before["reason"] or "").startswith(BUILD)
     if failed or not state.is_built(folder, cell):
         words = ["build", *sets(of_build(cell.options)), *_reuse(folder), "-o", str(bundle), "--json"]
@@ -73,6 +74,6 @@ def fail(folder: Path, cell: Cell, kept: CellRun, file: Path) -> None:
 
 def sets(options: Options) -> list[str]:
     """Return the words of a command line that set options: --set KEY=VALUE for each."""
-    # TOML lacks JSON's pairs of surrogates, so characters stand as they are.
+    # Without ensure_ascii=False, JSON would write some characters as surrogate pairs, which TOML does not allow.
     texts = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in options.items()]
     return [word for text in texts for word in ("--set", text)]

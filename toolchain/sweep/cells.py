@@ -21,19 +21,19 @@ from toolchain.sweep.study import Study, Values
 
 Options = dict[str, Option]
 
-# What a combination depends on besides its options, such as the digests of its files.
+# Returns what the result of a combination depends on besides its options, such as the digests of its files.
 Depends = Callable[[Options], object]
 
-# Characters of a key in a name, and of the values before them.
+# Number of characters of its key that a cell's name ends with, and most characters of the option values before them.
 SHORT, LONGEST = 8, 60
 
-# Options whose values come first in a name, and those that are left out of it.
+# Options whose values come first in a cell's name, and options that are left out of the name.
 FIRST, SILENT = ("precision", "backend", "task", "model"), ("data", "token_file")
 
-# Options of both commands, besides those that MEASURED and a build share.
+# Options that both `build` and `eval` need. A build also needs a few options of MEASURED, see `of_build`.
 OF_BOTH = ("seed", "allow_pickle", "trust_remote_code", "ignore_unused")
 
-# Options of INT8 and FP8 alone.
+# Options that only INT8 and FP8 have.
 OF_INT8 = (*CALIBRATION, "keep", "residual")
 
 

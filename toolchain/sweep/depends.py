@@ -11,10 +11,10 @@ from toolchain.errors import InputError
 from toolchain.runtimes.environment import PACKAGES, cpu_name, version_of
 from toolchain.sweep.cells import Depends, Options
 
-# Options that name files.
+# Options that name files or folders.
 PLACES = ("model", "data", "calib_data", "calibration", "token_file")
 
-# NVIDIA's driver lists GPUs here, one folder each.
+# NVIDIA's driver has a folder for each GPU here.
 GPUS = Path("/proc/driver/nvidia/gpus")
 
 # Path -> size, time of the last change in ns, and SHA-256.
@@ -59,7 +59,7 @@ def _read(memory: Path) -> Known:
     try:
         found = read_json(memory, what="digests", advice="")
         return {path: (int(size), int(changed), str(digest)) for path, (size, changed, digest) in found.items()}
-    except (InputError, AttributeError, TypeError, ValueError):  # it is made again
+    except (InputError, AttributeError, TypeError, ValueError):  # a damaged file is ignored and written again
         return {}
 
 

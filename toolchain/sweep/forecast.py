@@ -5,7 +5,7 @@ from statistics import median
 
 from toolchain.sweep.cells import Options
 
-# Options of a command and the seconds that it took.
+# The options of a command, and how many seconds it took.
 Timed = tuple[Options, float]
 
 

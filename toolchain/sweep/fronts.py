@@ -9,7 +9,8 @@ from toolchain.records.result import Result
 from toolchain.records.sweep import CellRun, Front
 from toolchain.report.costs import COSTS, Ends, counted_in
 
-# Whether the metric of a point is higher than that of another beyond chance.
+# Takes the indices of two cells; returns whether the first one's metric is higher than the second one's by more than
+# chance.
 Resolved = Callable[[int, int], bool]
 
 
@@ -52,7 +53,7 @@ def _front(of: Done, measured: list[tuple[Done, Ends]], cost: str, unmeasured: l
     """Return the front of the cells whose cost was measured; `of` is any cell of the task."""
     its, metric = [cell for cell, _ in measured], str(of.result["primary"])
     gains = [cell.result["metrics"][metric] for cell in its]
-    # More is better of a throughput: its negative is a cost.
+    # A front needs costs, of which less is better. For throughput, more is better, so its negative is used.
     costs = [ends if COSTS[cost].less else (-ends[0], -ends[2], -ends[1]) for _, ends in measured]
     members = resolved_front(gains, costs, lambda better, other: _higher(its[better], its[other], metric))
     members.sort(key=lambda at: costs[at][0])

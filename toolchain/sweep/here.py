@@ -53,7 +53,7 @@ def _lacks(backend: str, device: str) -> ToolchainError | None:
             imported("toolchain.bundle.machine:find_machine")(device, "trt" if backend == "ort-trt" else backend)
         else:
             gpu = BACKENDS[backend].gpu
-            asks = device not in ("auto", "cpu")  # only then is the library imported, which takes seconds
+            asks = device not in ("auto", "cpu")  # the import takes seconds, so only for a named GPU
             choose_device(device, cuda=bool(asks and gpu and imported(str(gpu))()))
     except ToolchainError as error:
         return error

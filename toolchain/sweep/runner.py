@@ -15,13 +15,13 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-# The program of a cell's commands.
+# The beginning of each command of a cell.
 PROGRAM = (sys.executable, "-m", "toolchain")
 
-# What the system's out-of-memory killer sends, and what else it may be.
+# Added to the reason of a command that was killed by SIGKILL: the out-of-memory killer sends it, but others may, too.
 OUT_OF_MEMORY = " (often the system, because memory ran out)"
 
-# A line of a log in a reason.
+# Most characters of a log line that a reason quotes.
 LONGEST = 300
 
 
@@ -82,7 +82,7 @@ def machine_lock() -> Iterator[int]:
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield lock
     finally:
-        os.close(lock)  # a command that still runs keeps the lock
+        os.close(lock)  # a command that still runs has its own copy of the lock
 
 
 def _open(path: Path) -> int:

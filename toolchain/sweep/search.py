@@ -29,10 +29,11 @@ log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float64]
 
-# Cells that run at random before there is a model.
+# Number of cells that are chosen at random before a model of the results can be fitted.
 START = 10
 
-# Ridge of the least squares: without it, options whose values were not all seen have no solution.
+# Ridge of the least-squares fit. Without it, the fit has no unique solution while some values of an option have not run
+# yet.
 RIDGE = 1e-3
 
 

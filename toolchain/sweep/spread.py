@@ -33,28 +33,30 @@ from toolchain.sweep.runner import PROGRAM
 
 log = logging.getLogger(__name__)
 
-# The resource of a machine whose cells may be measured: each cell takes it whole.
+# Ray resource of the machines that run cells. Each cell takes all of it, so a machine runs one cell at a time.
 METER = "meter"
-# The resource that Ray gives to the machine of a cluster's head.
+# Resource that Ray gives to the machine on which a cluster's head runs.
 HEAD = "node:__internal_head__"
 START = f"""ray start --address HOST:PORT --resources='{{"{METER}": 1}}'"""
 
-# How often a cell runs if its worker is lost.
+# Number of times that a cell is tried if its worker is lost.
 ATTEMPTS = 2
 
-# Cells wait for machines that are gone; this often it is seen whether one is left.
+# Seconds between two checks that a machine is left. Without the check, Ray would let cells wait for machines that are
+# gone.
 LOOK_S = 10.0
 
-# A machine that has not said its versions after this time is not there.
+# Seconds after which a machine that has not sent its versions counts as unreachable.
 ANSWER_S = 120.0
 
-# A head that does not accept a connection in this time is not there. Ray itself tries for minutes.
+# Seconds after which a head that has not accepted a connection counts as unreachable. Ray itself would try for minutes.
 CONNECT_S = 5.0
 
-# Folder below that of the sweep in which a machine runs its cells.
+# Folder inside the sweep's folder. A machine runs its cells in a folder of its own there.
 WORKERS = "workers"
 
-# Environment variables that Ray sets in its workers, and that change a measurement. They are as here.
+# Environment variable that Ray sets in its workers and that changes a measurement. The workers get the value that it
+# has in this process.
 THREADS = "OMP_NUM_THREADS"
 
 # Ray's own protection: every connection must show the cluster's token.
@@ -82,7 +84,7 @@ class Reply(TypedDict):
     error: str | None
 
 
-# What must be the same on all machines: name -> value.
+# Facts that must be the same on all machines: name -> value.
 Facts = dict[str, object]
 
 
@@ -178,7 +180,7 @@ def spread(cells: Sequence[Cell], folder: Path, address: str, program: Sequence[
 
 
 def _ray() -> ModuleType:
-    # Ray sends usage data to its maker otherwise.
+    # Otherwise Ray sends usage data to its maker.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
@@ -186,7 +188,7 @@ def _ray() -> ModuleType:
         raise MachineError(
             "--ray: Ray is not installed. Install it with: pip install 'encoder-toolchain[ray]'."
         ) from None
-    except Exception as error:  # of a package that Ray imports, such as amdsmi without ROCm
+    except Exception as error:  # from a package that Ray imports, such as amdsmi without ROCm
         raise MachineError(
             f"--ray: Ray cannot be imported: {innermost(error)!r}. For the whole error, run: python -c 'import ray'."
         ) from None
@@ -226,7 +228,7 @@ def _connect(ray: ModuleType, address: str) -> None:
         _require_listener(address)
     try:
         ray.init(address, logging_level="ERROR", log_to_driver=False)
-    except Exception as error:  # Ray raises several kinds, of its own and of the system
+    except Exception as error:  # Ray raises its own errors and errors of the system
         said = " ".join(str(error).split()).partition(". ")[0].rstrip(".") or type(error).__name__
         raise MachineError(
             f"--ray {address}: {said}. Start a cluster with `ray start --head`. If a cluster runs there, use its "
@@ -238,7 +240,7 @@ def _require_listener(address: str) -> None:
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
-    except (OSError, OverflowError, UnicodeError) as error:  # a port or a name that cannot be one
+    except (OSError, OverflowError, UnicodeError) as error:  # the port or the name may be invalid
         raise MachineError(
             f"--ray {address}: nothing answers there ({first_line(error)}). Start a cluster with `ray start --head`, "
             "and give the address that it prints."
@@ -265,7 +267,7 @@ def _require_alike(ray: ModuleType, address: str) -> int:
             raise MachineError(f"{where} has the resource {count}, so its cells would overlap. Start it with: {START}.")
         if METER in node["Resources"]:
             _require_room(address, node, gpus)
-    # The head lets others in, so its token counts even if it runs no cell.
+    # The head admits other machines, so its token is checked even if it runs no cell.
     asked = [one for one in nodes if METER in one["Resources"] or HEAD in one["Resources"]]
     asks = [
         ray.remote(
@@ -285,7 +287,7 @@ def _require_alike(ray: ModuleType, address: str) -> int:
     return gpus
 
 
-def _require_room(address: str, node: dict[str, Any], gpus: int) -> None:  # as Ray describes a machine
+def _require_room(address: str, node: dict[str, Any], gpus: int) -> None:  # Ray's description of a machine
     """Check that Ray knows of a CPU on a machine, and of as many GPUs as a cell takes; else no cell would start.
 
     Raises:
@@ -331,7 +333,7 @@ def _request(cell: Cell, folder: Path, program: Sequence[str]) -> Request:
     }
 
 
-def _reply(ray: ModuleType, one: Any) -> Reply | None:  # a reference of Ray
+def _reply(ray: ModuleType, one: Any) -> Reply | None:  # a ray.ObjectRef
     """Return the reply of a worker; None if the worker was lost."""
     try:
         return cast(Reply, json.loads(ray.get(one)))

@@ -29,10 +29,10 @@ SCHEMA = 1
 RECORD, MEMORY, BUNDLES, CELLS = "sweep.json", "digests.json", "bundles", "cells"
 RESULT, RUN, LOG = "result.json", "run.json", "log.txt"
 
-# Written first, so that the folder is known as that of a sweep even if the first call is killed.
+# This file is written first. It marks the folder as a sweep's folder, even if the first call is killed.
 MARK = "sweep.txt"
 
-# It has the name of the sweep.
+# Largest size of MARK in bytes. The file contains only the name of the sweep.
 MAX_MARK_BYTES = 1 << 12
 
 
@@ -150,7 +150,7 @@ def keep(folder: Path, cell: Cell, run: CellRun, ended: Ended) -> None:
         write_json(place / RESULT, result)
 
 
-def _parse(out: bytes) -> dict[str, Any]:  # a result; `load_result` checks it when it is read
+def _parse(out: bytes) -> dict[str, Any]:  # a result, which `load_result` checks later
     try:
         found = json.loads(out)
         return {**found, "file": str(found["file"])}

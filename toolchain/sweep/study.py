@@ -23,13 +23,13 @@ from toolchain.recipe.options import RecipeValues, check, load_recipe, toml_valu
 from toolchain.records.sweep import Option
 from toolchain.report.costs import COSTS
 
-# More cells than these need --yes: at ten seconds a cell they take three hours.
+# A sweep with more cells than this needs --yes. At ten seconds per cell, 1,000 cells take about three hours.
 MANY_CELLS = 1000
 
-# Options that the sweep itself decides.
+# Options that the sweep sets itself, so a study cannot give them.
 OWN = ("output", "dry_run", "force", "reuse", "trust")
 
-# Axis -> its values, and an exclusion: option -> the values that it excludes.
+# For a grid: axis -> its values. For an exclusion: option -> the values that it excludes.
 Values = dict[str, list[Option]]
 
 
