@@ -63,7 +63,7 @@ class Classifier:
             self._worker.shutdown()
             raise
 
-    @overload  # a text is an iterable of texts too: the first signature takes it
+    @overload  # a str is also an iterable of str, so the first matching signature counts
     def __call__(self, rows: Row, *, top_k: int | None = ...) -> list[Answer]: ...  # type: ignore[overload-overlap]
 
     @overload
@@ -99,7 +99,7 @@ class Classifier:
             raise UsageError(f"top_k={top_k}: too small. Give 1 or more, or None for all labels.")
         single = isinstance(rows, str | tuple | Mapping)
         given: Iterable[Row] = [rows] if single else rows  # type: ignore[list-item]  # as `single` says
-        given = [*given] if self.head.join else given  # entities are parts of the texts
+        given = [*given] if self.head.join else given  # entities need the texts again after the run
         logits, cut = self.run(given)
         if top_k is ...:
             head = self.head.about([_parts(row) for row in given]) if self.head.join else self.head
@@ -153,7 +153,7 @@ class Classifier:
 
     def _open(self) -> Infer:
         target = self.target
-        if not target.remote:  # it takes seconds, so not while the runtime is open and may be timed
+        if not target.remote:  # loading takes seconds, so it is done before the runtime is open and timed
             _ = target.resolved.tokenizer
         return self._runtime.enter_context(open_runtime(target.backend, target.model, **run_choices(target)))
 

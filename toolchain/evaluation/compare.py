@@ -17,13 +17,13 @@ from toolchain.heads.predictions import Predictions, same
 from toolchain.records.comparison import Comparison as ComparisonRecord
 from toolchain.records.comparison import Verdict
 
-# In points: the rounding error of a difference of two floats.
+# Tolerance in points for the rounding error of the difference of two floats.
 ROUNDING = 1e-9
 
-# If a clear verdict needs more than this many times the rows at hand, no number of rows is advised.
+# No number of rows is advised if a clear verdict needs more than this many times the rows that there are.
 MOST_TIMES = 1e4
 
-# How rows of several labels are counted.
+# Remark on a comparison of models that give a row several labels or tags.
 SEVERAL = "A row with several labels or tags counts as right if all of them are right, and as changed if any changed."
 
 PASSES: Verdict = "passes"

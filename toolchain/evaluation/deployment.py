@@ -11,7 +11,7 @@ from toolchain.evaluation.compare import FAILS, PASSES, UNKNOWN
 from toolchain.records.comparison import NamedComparison
 from toolchain.records.deployment import Candidate, Deployment
 
-# The record of the last gate, below the results of a bundle.
+# Path of the last gate's record, in the folder of a bundle's results.
 GATE = Path("gate/gate.json")
 
 

@@ -8,7 +8,8 @@ from toolchain.data.rows import PACKAGE, Text, read_texts
 from toolchain.data.table_file import SUFFIXES
 from toolchain.errors import InputError
 
-# Characters of a text that is shown, and rows among which such texts are looked for: a service must start at once.
+# SHORT: most characters of an example text. FIRST: rows of the data in which such texts are looked for. They are few,
+# because a service must start at once.
 SHORT, FIRST = 120, 64
 
 
@@ -35,6 +36,6 @@ def _first_rows(resolved: ResolvedRecipe) -> list[Text]:
                 read_texts(file, task.text_columns, rows=FIRST, text_join=recipe.text_join or resolved.head.join), []
             )
             return resolved.head.sequences(rows)
-    except (InputError, ModuleNotFoundError):  # the data were moved or changed, or a slim install reads no tables
+    except (InputError, ModuleNotFoundError):  # the data were moved or changed, or the installation cannot read tables
         pass
     return []

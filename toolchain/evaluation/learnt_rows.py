@@ -32,6 +32,6 @@ def _is_healed(target: Target, bundle: Bundle) -> bool:
     """
     whole = BACKENDS[target.backend].runs == "checkpoint" or "plugin" in target.variant.split(".")
     steps = bundle.manifest["steps"]
-    # A server does not say which graph it runs, so it may be a healed one.
+    # For a server `file` is None: it does not say which graph it runs, so the graph may be a healed one.
     kept = STEP in steps and target.file is not None and graph_of(target.file) not in healed_graphs(steps)
     return target.precision == "int8" and not whole and not kept

@@ -28,25 +28,25 @@ from toolchain.meters.memory import MemoryMeter
 from toolchain.records.result import Agreement, ChangedRow, MostFrequent, Scores, Speed, Timing, TokenCounts
 from toolchain.runtimes.batched import Run, run, run_texts
 
-# Positions per batch, padding included, to choose from. CPUs are fastest with a batch that fits the cache, GPUs with a
-# large one.
+# Limits of positions per batch, padding included, among which the fastest is chosen. CPUs are fastest with batches that
+# fit the cache, GPUs with large batches.
 BUDGETS = (512, 1024, 2048, 4096)
 
 # Rows on which the budget is chosen: a few batches of the largest budget.
 TRIAL_ROWS = 256
 
-# Single rows that are timed; the 99th percentile is then the second or third largest time.
+# Number of rows that are timed one by one. With 200, the 99th percentile is the second or third largest time.
 LATENCY_ROWS = 200
 
-# Calls before the timed ones, after which caches and allocators have settled.
+# Untimed calls before the timed ones, so that caches and allocators have settled.
 WARMUP_CALLS = 3
 
-# Rows with another label than FP32 that a result shows, and characters of each.
+# Most rows whose label differs from FP32's that a result lists, and most characters of each text.
 SHOWN_ROWS = 20
 SHOWN_CHARACTERS = 300
 
 
-# Tells which texts were truncated, bool [rows], from the texts and their numbers of tokens.
+# Takes texts and their numbers of tokens; returns which texts were truncated, bool [rows].
 FindCut = Callable[[list[Text], Indices], NDArray[np.bool_]]
 
 
@@ -56,10 +56,10 @@ def choose_budget(infer: Infer, encode: Encode, texts: list[Text], *, seed: int)
     The limit is one of BUDGETS. Each of them runs the sample once to warm up and once for the measurement.
     """
     sample = encode(_sample(texts, TRIAL_ROWS, seed=seed))
-    warm_up = reversed(BUDGETS)  # the largest first, so that no memory arena grows later
+    warm_up = reversed(BUDGETS)  # largest first, so that memory arenas do not grow later
     times = {}
     for budget in track([*warm_up, *BUDGETS], total=2 * len(BUDGETS), text="choosing a batch size"):
-        times[budget] = run(infer, sample, max_slots=budget).runtime_s  # that of the warm-up is replaced
+        times[budget] = run(infer, sample, max_slots=budget).runtime_s  # the second pass replaces the warm-up's time
     return min(times, key=times.__getitem__)
 
 

@@ -10,7 +10,7 @@ from toolchain.recipe.options import CONSENT
 
 log = logging.getLogger(__name__)
 
-# The name of this reference in a result.
+# Name of the FP32 original in a result that is compared with it.
 NAME = "original-fp32"
 
 

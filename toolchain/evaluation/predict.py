@@ -19,8 +19,8 @@ from toolchain.runtimes.batched import WINDOW_ROWS
 
 log = logging.getLogger(__name__)
 
-# Rows that are read from a file, and whose predictions are written, at once. Several windows, so that the next one is
-# tokenized while one runs.
+# Number of rows that are read from a file, and whose predictions are written, at once. They are several windows, so
+# that the next window can be tokenized while one runs.
 PART_ROWS = 4 * WINDOW_ROWS
 
 

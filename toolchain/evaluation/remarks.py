@@ -5,7 +5,8 @@ import math
 from toolchain.evaluation.statistics import wilson_ci95
 from toolchain.records.result import Result
 
-# With fewer rows, hardly any model is better than the most frequent label beyond chance.
+# Least number of rows for a remark about the most frequent label. With fewer, hardly any model is better than it by
+# more than chance.
 LEAST_ROWS = 32
 
 
@@ -42,7 +43,8 @@ def remarks(result: Result) -> list[str]:
     return found
 
 
-# Standard errors by which the share that a cascade passes on may differ: by more in one run of 16,000, by chance.
+# Number of standard errors by which the fraction of rows that a cascade passes on may differ without a warning. By
+# chance alone, it differs by more in one run of 16,000.
 DRIFT = 4.0
 
 

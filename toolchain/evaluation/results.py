@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 SCHEMA = 1
 
-# The keys that every version wrote. Later versions have added others.
+# Keys that every version of toolchain has written. Later versions have added other keys.
 REQUIRED = {
     "task",
     "split",
@@ -75,7 +75,7 @@ def read_predictions(file: Path) -> Predictions | None:
     """Return the predictions that `save_predictions` wrote, or None if the file is missing or damaged."""
     try:
         with open_file(file) as opened, zipfile.ZipFile(opened) as parts:
-            if any(part.compress_type != zipfile.ZIP_STORED for part in parts.infolist()):  # it may unpack to any size
+            if any(part.compress_type != zipfile.ZIP_STORED for part in parts.infolist()):  # could unpack to any size
                 return None
             opened.seek(0)
             with np.load(opened, allow_pickle=False) as arrays:
@@ -83,7 +83,7 @@ def read_predictions(file: Path) -> Predictions | None:
                 return Predictions(arrays["references"], arrays["predictions"], logits)
     except (InputError, OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, RuntimeError):
         return None
-    except (OverflowError, SyntaxError, zipfile.BadZipFile):  # headers of numpy and of zip
+    except (OverflowError, SyntaxError, zipfile.BadZipFile):  # damaged headers of numpy or zip files
         return None
 
 
@@ -130,7 +130,7 @@ def load_result(file: Path) -> Result:
         raise InputError(f"{file}: the result is broken: {fault}. Evaluate again.")
     if result["primary"] not in (None, *METRICS):
         raise InputError(f"{file}: the metric {result['primary']!r} is unknown. Evaluate again.")
-    return cast("Result", {**printable_json(result), "file": str(file)})  # a report and a terminal show its texts
+    return cast("Result", {**printable_json(result), "file": str(file)})  # its texts are shown in terminals
 
 
 def find_results(places: Iterable[Path]) -> list[Result]:

@@ -21,8 +21,8 @@ from toolchain.runtimes.batched import run
 
 log = logging.getLogger(__name__)
 
-# Rows of a pass of the trial, and timed passes of each runtime after one that is not timed. Runtimes take turns, so
-# that a change of the clock, or of other load, affects all of them.
+# Rows per pass of the trial, and timed passes of each runtime, after one untimed pass. Runtimes take turns, so that a
+# change of the clock frequency or of other load affects all of them.
 ROWS, ROUNDS = 64, 3
 
 

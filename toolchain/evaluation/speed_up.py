@@ -7,7 +7,8 @@ from toolchain.base.tensors import Infer
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.runtimes.batched import DEFAULT_SLOTS, run
 
-# Timed passes of each runtime. Turns let a change of the clock, or of other load, affect both.
+# Timed passes of each runtime. The runtimes take turns, so that a change of the clock frequency or of other load
+# affects both.
 ROUNDS = 3
 
 

@@ -28,13 +28,13 @@ from toolchain.runtimes.lexical import Lexical, read_lexical
 if TYPE_CHECKING:
     from toolchain.evaluation.target import Target
 
-# Folder of the first stage's files in a bundle, and the names of these files.
+# Folder of the first stage in a bundle, and the names of a lexical and of a small first stage in it.
 FOLDER = "cascade"
 LEXICAL, SMALL = f"{FOLDER}/lexical.safetensors", f"{FOLDER}/small"
 
 AGAIN = "Run `toolchain cascade` again."
 
-# Digests of the texts that the threshold was chosen on.
+# File in a bundle with the digests of the texts on which the threshold was chosen.
 ROWS = f"{FOLDER}/rows.json"
 
 

@@ -25,27 +25,29 @@ from toolchain.data.metrics import (
 )
 from toolchain.heads.predictions import same
 
-# Enough for the 2.5 % and 97.5 % percentiles of a metric over rows.
+# Bootstrap resamples. This number is enough for the 2.5 % and 97.5 % percentiles of a metric over rows.
 RESAMPLES = 1000
 
-# The interval of the mean of a few values needs percentiles further in the tails, and a mean is cheap to compute.
+# Bootstrap resamples for the mean of a few values. Its interval needs percentiles further out in the tails, and a mean
+# is cheap to compute.
 MEAN_RESAMPLES = 10_000
 
-# A bootstrap of fewer pairs of numbers than this is far too narrow, and has no width where they lie on a line: of two
-# pairs each resample has the correlation 1 or none at all.
+# Least number of pairs for the bootstrap of a correlation. With fewer, the interval is far too narrow. It has no width
+# at all if the pairs lie on a line, as two pairs always do.
 LEAST_PAIRS = 10
 
-# A bootstrap whose percentiles are nearer to each other has no width.
+# If the percentiles of a bootstrap differ by less than this, they differ only by rounding, and the interval has no
+# width.
 ROUNDING = 1e-12
 
-# Draws of a confusion table, which cost little, so that the percentiles are not noisy; and the numbers that are drawn
-# for them at most, which limits the draws of a table of a hundred classes to some RESAMPLES.
+# TABLE_DRAWS: draws of a confusion table. They are cheap, so there are enough for percentiles with little noise. DRAWN:
+# limit of the numbers drawn in total. It leaves a table of a hundred classes 1,000 to 5,000 draws.
 TABLE_DRAWS, DRAWN = 10_000, 50_000_000
 
-# Resampled values that are held at once. It bounds the memory for any number of rows.
+# Most resampled values in memory at once, whatever the number of rows.
 DRAWS_AT_ONCE = 1_000_000
 
-# The power (probability of detection) that a minimum detectable difference is stated for; 0.8 is the usual choice.
+# The power (probability of detection) for which the minimum detectable difference is computed; 0.8 is the usual choice.
 POWER = 0.8
 
 
@@ -237,7 +239,7 @@ def _cells(references: Values, predictions: tuple[Values, ...]) -> tuple[NDArray
     rows = np.stack([references, *predictions], axis=1).astype(np.int64)
     classes = max(2, int(rows.max()) + 1)
     right = np.arange(classes)
-    one, other = np.nonzero(~np.eye(classes, dtype=bool))  # every two different classes
+    one, other = np.nonzero(~np.eye(classes, dtype=bool))  # all pairs of different classes
     kinds = [[right] * rows.shape[1], [one] + [other] * len(predictions)]
     if len(predictions) == 2:
         kinds += [[one, one, other], [one, other, one]]
@@ -351,7 +353,7 @@ def _score(drop: float, lost: float, gained: float, rows: float) -> float:
     """Return Tango's score statistic for a true drop of `drop`; under that hypothesis it is standard normal."""
     linear = -lost - gained + (2 * rows - lost + gained) * drop
     constant = -gained * drop * (1 - drop)
-    # The maximum likelihood estimate of the share of gained rows under the hypothesis.
+    # The maximum likelihood estimate of the fraction of gained rows under the hypothesis.
     likeliest = (math.sqrt(max(0.0, linear**2 - 8 * rows * constant)) - linear) / (4 * rows)
     variance = rows * (2 * likeliest + drop * (1 - drop))
     distance = lost - gained - rows * drop

@@ -32,10 +32,10 @@ log = logging.getLogger(__name__)
 
 EVAL_RESULTS = Path("eval/results")
 
-# Digests of the rows that `tune` chose on, below a bundle's results.
+# File with the digests of the rows that `tune` evaluated its choices on, in the folder of a bundle's results.
 CHOSEN_ROWS = "tune/rows.json"
 
-# Options that a bundle, which may come from somebody else, cannot give: consent, and where a token is sent.
+# Options that are not read from a bundle, which may come from somebody else: consent, and where a token is sent.
 PERSONAL = (*CONSENT, "url", "token_file")
 
 
@@ -127,7 +127,7 @@ def find_target(changes: RecipeValues, path: Path | None, *, prefer_plan: bool =
         target = _find_target(changes, path, prefer_plan=prefer_plan)
     except MachineError:
         if path:
-            open_bundle(path)  # another machine would not help a damaged bundle
+            open_bundle(path)  # if the bundle is damaged, say so: another machine would not help
         raise
     if target.bundle:
         read = {target.file, f"{target.file}.data", str(Path(str(target.file)).with_name(RECORD))}
@@ -240,9 +240,9 @@ def recorded(bundle: Bundle, changes: RecipeValues) -> Recipe:
     """Return the recipe of a bundle with `changes` applied; its output is the bundle's folder."""
     asked = {key: value for key, value in changes.items() if value is not None}
     known = {key: value for key, value in bundle.manifest["recipe"].items() if key not in PERSONAL}
-    if asked.get("data") and Path(asked["data"]).resolve() != Path(str(known.get("data"))).resolve():  # another place
+    if asked.get("data") and Path(asked["data"]).resolve() != Path(str(known.get("data"))).resolve():  # other data
         known = {key: value for key, value in known.items() if key not in ("split_column", "validation_share")}
-    if known.get("calibration") == "calibration.json":  # the bundle's own, and the bundle may have been moved
+    if known.get("calibration") == "calibration.json":  # the bundle's own file; the bundle may have been moved
         known["calibration"] = str(bundle.path / "calibration.json")
     return Recipe.make({"precision": bundle.manifest["precision"], **known, "output": str(bundle.path), **asked})
 

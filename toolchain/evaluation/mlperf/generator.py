@@ -17,13 +17,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-# A name for which MLPerf's rules have no exceptions.
+# A model name for which MLPerf's rules (mlperf.conf) have no special values.
 MODEL = "encoder"
 
 
 def main() -> None:
     """Run one LoadGen test, as the command line describes it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # after Ctrl-C the parent process ends this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent process, too, which then ends this one
     import mlperf_loadgen as loadgen
 
     connection, request = Connection(int(sys.argv[1])), json.loads(sys.argv[2])
@@ -56,7 +56,7 @@ def _nothing(*_: Any) -> None:
     """Do nothing. LoadGen calls this to load, unload or flush samples, but the other process holds all samples."""
 
 
-# `request` is the JSON of the command line, whose settings have LoadGen's names and types.
+# `request` is the JSON from the command line. Its settings have LoadGen's names and types.
 def _settings(loadgen: Any, request: dict[str, Any]) -> Any:
     """Return LoadGen's built-in settings, which are MLPerf's rules for the scenario, with the requested changes."""
     settings = loadgen.TestSettings()

@@ -24,10 +24,11 @@ from toolchain.checkpoint.tokenize import Encode, batches
 from toolchain.data.rows import Text
 from toolchain.errors import MachineError
 
-# LoadGen's names of its two logs: one to read, and one of JSON lines.
+# LoadGen's names of its two logs: a summary for people, and a log of JSON lines.
 SUMMARY, DETAIL = "mlperf_log_summary.txt", "mlperf_log_detail.txt"
 
-# Rows, int64 [n] -> the positions in [n] of each batch after it was processed, until each position has come once.
+# Takes the rows to process, int64 [n]. After each batch, yields the indices into this array that were processed. Each
+# index is yielded once.
 Process = Callable[[Indices], Iterator[Indices]]
 
 
@@ -126,7 +127,7 @@ def _started(request: str, folder: Path) -> Iterator[tuple["subprocess.Popen[byt
             pass_fds=[theirs.fileno()],
         ) as child,
     ):
-        theirs.close()  # so that the connection ends when the process does
+        theirs.close()  # so that the connection closes when the process ends
         try:
             yield child, ours
         finally:
@@ -143,7 +144,7 @@ def _processed(connection: Connection, process: Process) -> Iterator[int]:
             try:
                 connection.send_bytes(array("Q", samples[positions, 0].tobytes()))
             except ConnectionError:
-                return  # the process has ended, and its exit code tells why
+                return  # the process has ended; its exit code is checked later
             yield len(positions)
 
 

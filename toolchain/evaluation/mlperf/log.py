@@ -13,10 +13,10 @@ from toolchain.records.mlperf import Checks, EarlyStopping, Outcome, Performance
 MARK = ":::MLLOG "
 NS_PER_MS = 1e6
 
-# The least duration that MLPerf's rules require for each scenario (LoadGen's mlperf.conf).
+# Shortest duration of a run in seconds that MLPerf's rules require in every scenario (LoadGen's mlperf.conf).
 RULES_S = 600.0
 
-# LoadGen's name of a scenario -> the key of its throughput, samples/s.
+# LoadGen's name of a scenario -> the key of its throughput in the log, in samples/s.
 RATES = {
     "SingleStream": "result_qps_without_loadgen_overhead",
     "Offline": "result_samples_per_second",
@@ -147,7 +147,7 @@ def _bound_ms(log: Log, scenario: str, key: str) -> float | None:
     """Return the bound of a percentile in ms; None if the scenario is not single-stream, or queries were too few."""
     if scenario != "SingleStream" or not log.all(key):
         return None
-    return log.number(key) / NS_PER_MS or None  # LoadGen writes 0 for too few queries
+    return log.number(key) / NS_PER_MS or None  # LoadGen writes 0 if there were too few queries
 
 
 def _performance(log: Log, scenario: str) -> Performance:

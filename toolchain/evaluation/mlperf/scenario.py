@@ -20,11 +20,12 @@ from toolchain.records.result import Timing
 # Option --scenario -> LoadGen's name.
 NAMES = {"single-stream": "SingleStream", "offline": "Offline", "server": "Server"}
 
-# Offline, MLPerf's rules require at least this many samples; of a smaller library, as many as it has.
+# Least number of samples that MLPerf's rules require in the offline scenario. A smaller library is run once as a whole.
 OFFLINE_SAMPLES = 24_576
 
-# Offline is one query, which must last for the least duration. LoadGen sizes it by an expected throughput, which is the
-# measured one times this factor, in case the run is faster than the measurement.
+# The offline scenario is a single query that must last for the shortest allowed duration. LoadGen computes its size
+# from an expected throughput: the measured throughput times this factor, in case the run is faster than the
+# measurement.
 HEADROOM = 1.2
 
 
