@@ -15,12 +15,12 @@ from toolchain.records.result import Result
 
 Pattern = str | Callable[[float], str]  # a format specification, or a function that formats a number
 
-# Between the ends of an interval, so that a line does not break there.
+# Separates the ends of an interval. The no-break space prevents a line break there.
 COMMA = ",\u00a0"
 
 NOT_KEPT = "the result is from a version of toolchain that did not record this value"
 
-# Heading that stands for the name of the task's own metric.
+# Placeholder for a heading: the name of the task's own metric.
 METRIC = "metric"
 
 
@@ -185,10 +185,10 @@ def _memory(result: Result) -> Cell:
 
 AGREEMENT = "agreement.label_agreement"
 
-# Heading of the column that only tables with a cascade have: the share of the rows that its second stage ran.
+# Heading of a column that only tables with a cascade have: the fraction of the rows that the second stage ran.
 SECOND_STAGE = "rows run by the second stage"
 
-# In the order of the tables.
+# The columns of a table, in their order.
 COLUMNS = (
     Column("runtime", lambda result: f"{result['backend']} {result['device']}"),
     Column("variant", lambda result: str(result["variant"])),

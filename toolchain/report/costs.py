@@ -7,13 +7,13 @@ from toolchain.records.energy import EnergyBlock
 from toolchain.records.result import Result
 from toolchain.records.sweep import CellRun
 
-# Two medians of latency, or two throughputs, that differ by less than this share are not told apart. It is a choice and
-# not a measurement: results have no interval of them, and how much they vary between runs depends on the machine.
-# `python benchmarks/sweep.py --noise 6` gave largest / smallest = 1.33 of the median latency and 1.22 of the throughput
-# on one core of two while the other was busy.
+# Two median latencies, or two throughputs, count as equal if they differ by less than this fraction. It was chosen and
+# not measured: results have no confidence interval of times, and their variation between runs depends on the machine.
+# `python benchmarks/sweep.py --noise 6`, on one of two cores while the other was busy, gave a largest / smallest ratio
+# of 1.33 for the median latency and 1.22 for the throughput.
 TIME_NOISE = 0.1
 
-# Value, lower and upper end.
+# A value, and the lower and upper end of its interval.
 Ends = tuple[float, float, float]
 
 

@@ -18,7 +18,7 @@ from toolchain.records.deployment import Deployment
 from toolchain.records.result import ChangedRow, Result
 from toolchain.report.columns import COMMA, Cell, Number, changed_rows
 
-# A confusion matrix of more classes does not fit a page.
+# Most classes of a confusion matrix that fits the page.
 MATRIX_CLASSES = 12
 
 

@@ -22,13 +22,13 @@ from toolchain.records.tune import SavedTuneRecord
 
 log = logging.getLogger(__name__)
 
-# The record of `tune`, below the results of a bundle.
+# Path of the record of `tune`, in the folder of a bundle's results.
 TUNED = "tune/tune.json"
 
-# The record of `sweep`, which it writes at its end, and the folder of its cells, both in its folder.
+# Names in the folder of a sweep: the record that `sweep` writes when it ends, and the folder of its cells.
 SWEPT, CELLS = "sweep.json", "cells"
 
-# The records of `explain --target`, below the results of a bundle.
+# Paths of the records of `explain --target`, in the folder of a bundle's results.
 KERNELS = "kernels/*.json"
 
 
@@ -160,7 +160,7 @@ def current_kernels(folder: Path, artefacts: Mapping[str, str] | None) -> Iterat
             )
 
 
-def _record(file: Path) -> dict[str, Any] | None:  # any JSON object: its keys then show what it is
+def _record(file: Path) -> dict[str, Any] | None:  # any JSON object; the caller finds out from its keys what it is
     """Return the JSON object in a file, with the file's path as its key `file`; None if there is no such object."""
     record = _object(file)
     return None if record is None else {**record, "file": str(file)}

@@ -21,7 +21,7 @@ VERSION = "0.6.0"
 MEASUREMENTS = ("memory", "latency", "throughput", "energy", "efficiency")
 LATENCY: tuple[Literal["mean", "p50", "p90", "p95", "p99"], ...] = ("mean", "p50", "p90", "p95", "p99")
 
-# Our backend -> its name. It lacks a name for TensorRT by itself.
+# Backend of this project -> its name in optimum-benchmark, which has no name for TensorRT without ONNX Runtime.
 BACKENDS = {"torch": "pytorch", "ort": "onnxruntime", "ort-trt": "onnxruntime", "openvino": "openvino"}
 
 Values = dict[str, Any]  # a format of another project, with values of several types

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # Width of a plot in inches: about that of a phone, so that its text stays readable there.
 WIDTH = 4.6
 
-# Height of a row of a legend or of bars, in inches.
+# Height in inches of a bar, and of a row of a legend.
 ROW = 0.21
 
 MARKERS = "osD^vPX*"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Bars that fit on the page.
+# Most GEMMs that a plot shows, because more bars do not fit on the page.
 MOST_GEMMS = 24
 
 # Most characters of a command in a title.

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 PAGE_STYLE = Path(__file__).with_name("page.css")
 
-# Colours to draw with. Each is replaced by a colour of the page's style sheet, so that a plot follows light and dark.
+# Colours to draw with. In the page, each is replaced by a colour of the style sheet, so that a plot follows the light
+# and the dark theme.
 INK, SOFT = "#010101", "#020202"
 SERIES = tuple(f"#0300{number:02x}" for number in range(8))
 NAMES = {INK: "ink", SOFT: "soft"} | {colour: f"series-{number}" for number, colour in enumerate(SERIES)}

@@ -19,10 +19,10 @@ from toolchain.report.svg import SERIES, SOFT, draw
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Two names of more characters do not fit beside each other.
+# A legend has one column if a label has more characters than this, because two such labels do not fit side by side.
 WIDE = 24
 
-# Decimals of the costs in the table; those of energy are significant digits.
+# Cost -> number format in the table: significant digits for energy, fixed decimals for the others.
 PATTERNS = {"energy": ".3g", "latency": ",.2f", "throughput": ",.0f", "size": ",.1f"}
 
 

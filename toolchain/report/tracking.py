@@ -18,19 +18,21 @@ from toolchain.records.tracking import Tracked, TrackedRun
 
 log = logging.getLogger(__name__)
 
-# Name of the experiment that has the runs, and the tag that has the digest of a result.
+# Name of the experiment in which the runs are, and of the tag with the digest of a result.
 EXPERIMENT, DIGEST = "toolchain", "toolchain.sha256"
 
-# Keys of a result that become parameters; the numbers below the others become metrics.
+# Keys of a result that become parameters of the run. The numbers below FIGURES, and the keys OF_ENERGY of the energy
+# block, become its metrics.
 PARAMETERS = ("model", "task", "split", "n", "backend", "device", "precision", "variant", "max_length", "seed")
 FIGURES = ("metrics", "agreement", "latency_ms", "throughput_per_s", "runtime_throughput_per_s", "peak_memory_mb")
 OF_ENERGY = ("per_inference_j", "per_token_j", "per_correct_j", "total_j", "mean_power_w")
 
-# Writes a result, and what that raises if the server cannot be used.
+# `Write` writes a result to the server. `Failures` are the exceptions that it raises if the server cannot be used.
 Write = Callable[[Result], TrackedRun]
 Failures = tuple[type[Exception], ...]
 
-# A server that is down is an error at once: MLflow would try for minutes. It sends no usage data of its own.
+# Environment variables for MLflow. If the server is down, it would retry for minutes; with these it fails soon. It also
+# does not send usage data to its makers.
 ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -94,7 +96,7 @@ def _wandb() -> tuple[Write, Failures]:
         record, digest = _record(result)
         with wandb.init(
             project=EXPERIMENT,
-            id=digest[:32],  # a second call goes on with this run, also once an offline run has been synchronised
+            id=digest[:32],  # a second call resumes this run, even after an offline run was synchronised
             resume="allow",
             name=_name(result),
             config={key: record[key] for key in PARAMETERS if record.get(key) is not None} | {DIGEST: digest},
