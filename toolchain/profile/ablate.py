@@ -21,8 +21,8 @@ REPEATABLE = ("embedding", "head")
 
 ADDITIONS = {"Add", "Sum"}
 
-# Operators that may stand between a LayerNorm and the sum to which its output is added, beside a Mul by a constant,
-# which smoothing puts there (graph/smooth.py).
+# Operators that may be between a LayerNorm and the sum to which its output is added. A Mul by a constant may be there,
+# too: smoothing inserts it (graph/smooth.py).
 CONVERSIONS = {"Cast", "QuantizeLinear", "DequantizeLinear", "Identity"}
 
 
@@ -62,7 +62,7 @@ def _residual(norm: ir.Node, kept: ir.Value) -> ir.Value | None:
     for value in map(_before_conversions, add.inputs) if add is not None and add.op_type in ADDITIONS else ():
         if value is kept:
             return value
-        choice = value.producer() if value is not None else None  # selects the first token: see graph/first_token.py
+        choice = value.producer() if value is not None else None  # may select the first token, see graph/first_token.py
         if choice is not None and choice.op_type == "Gather" and _before_conversions(choice.inputs[0]) is kept:
             return value
     return None
@@ -147,7 +147,7 @@ def _rotated(model: ir.Model, ids: ir.Value, number: int) -> ir.Value:
         for name, start, end in (("behind", str(number), "last"), ("before", "first", str(number)))
     ]
     for part in parts:
-        part.shape = ir.Shape([None, *(ids.shape or [None])[1:]])  # fewer rows than the batch has
+        part.shape = ir.Shape([None, *(ids.shape or [None])[1:]])  # a slice has fewer rows than the batch
     return _add(model, "Concat", parts, f"{ids.name}.rotated{number}", ids, {"axis": 0})
 
 

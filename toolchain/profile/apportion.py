@@ -17,18 +17,19 @@ from toolchain.energy.calls import Measure
 from toolchain.energy.record import NOT_REQUESTED
 from toolchain.records.profile import GroupEnergy
 
-# Five rounds give a confidence interval with 4 degrees of freedom within the minutes that a user waits.
+# Rounds of measurement. Five give a confidence interval with 4 degrees of freedom, within minutes that a user is
+# willing to wait.
 ROUNDS = 5
 
-# Reason codes of a record.
+# Codes that a record gives as `reason`.
 IN_REMAINDER = "in_remainder"
 BY_TIME = "by_time"
 TOO_FEW = "too_few_rounds"
 
-# One call of the work to measure.
+# Runs the work to measure once.
 Work = Callable[[], object]
 
-# Loads what the work needs, and frees it when the context ends.
+# Returns a context that loads what the work needs, gives the work, and frees everything at its end.
 Opened = Callable[[], AbstractContextManager[Work]]
 
 

@@ -103,9 +103,9 @@ def _tuple_sizes(modules: Collection["nn.Module"], run: Callable[[], Any]) -> di
 @contextmanager
 def _replaced(forwards: dict["nn.Module", Forward]) -> Iterator[None]:
     for module, forward in forwards.items():
-        module.forward = forward  # overrides the class for this object only
+        module.forward = forward  # overrides the method of the class for this module only
     try:
         yield
     finally:
         for module in forwards:
-            del module.forward  # uncovers the class's own
+            del module.forward  # makes the method of the class visible again

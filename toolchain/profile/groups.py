@@ -15,7 +15,7 @@ from toolchain.engine.kernels import Kernel
 from toolchain.graph.plugin_graph import QKV, SKIP_NORM
 
 # The groups of a profile. `copy` is the assembly of the batch and its transfer to the device and back. `other` contains
-# the nodes that belong to no part.
+# the nodes that belong to none of PARTS.
 HOST = ("tokenise", "copy")
 PARTS = ("embedding", "attention", "feed_forward", "head")
 GROUPS = (*HOST, *PARTS, "other")
@@ -30,7 +30,7 @@ NORMS = {
     SKIP_NORM,
 }
 
-# Operators of which attention has one in each layer, and no other part before the head has any.
+# Operators that identify attention: each layer's attention has one of them, and no other part before the head has any.
 MIXERS = {"Softmax", "Attention", "MultiHeadAttention", "QAttention", "PackedAttention", QKV}
 
 COPIES = {"MemcpyToHost", "MemcpyFromHost"}
@@ -93,7 +93,7 @@ def name_of(node: ir.Node) -> str:
 def _ends(nodes: list[ir.Node], norms: list[ir.Node]) -> dict[ir.Node, int]:
     """Return node -> index in `norms` of the first LayerNorm that is the node or depends on it; else `len(norms)`."""
     found = {node: number for number, node in enumerate(norms)}
-    for node in reversed(nodes):  # from the last node, so that the readers of a node come before it
+    for node in reversed(nodes):  # from the last node, so that consumers come before producers
         if node not in found:
             readers = [use.node for value in node.outputs for use in value.uses()]
             found[node] = min((found[reader] for reader in readers), default=len(norms))
@@ -155,7 +155,7 @@ def _sources(layer: Layer, known: Mapping[str, Place]) -> list[str]:
     """Return the names of the ONNX nodes that a layer was made from, as listed in the layer's metadata or name."""
     listed = METADATA.findall(str(layer.get("Metadata", "")))
     if "ForeignNode" in layer["Name"] and len(listed) < 2:
-        return []  # its name and metadata give only the first of many nodes
+        return []  # a fused layer whose name and metadata give only its first node
     return [name for name in listed or SEPARATORS.split(layer["Name"]) if name in known]
 
 

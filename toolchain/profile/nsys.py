@@ -13,7 +13,7 @@ from toolchain.records.profile import GroupTime, LayerTime, NsysRecord
 
 REPORT = "nvtx_sum"
 
-# Columns of the report that are read; the others are statistics of the first.
+# Columns of the report that are read. The other columns are statistics of the first one.
 COLUMNS = ("Total Time (ns)", "Instances", "Range")
 
 # Names of the ranges around a whole call, and around the runtime's part of it.

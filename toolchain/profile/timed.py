@@ -16,13 +16,14 @@ from toolchain.profile.variants import Workload
 from toolchain.records.profile import CallTimes
 from toolchain.runtimes import open_runtime
 
-# There are BLOCKS blocks of each kind, of CALLS calls each, after WARMUP calls that are not counted.
+# Calls are timed in blocks: BLOCKS without a profiler and as many with one, in turns. A block has WARMUP calls that are
+# not counted, then CALLS calls.
 BLOCKS, CALLS, WARMUP = 2, 8, 3
 
-# The clock of a profiler that times the launches of kernels, and not the kernels.
+# Value of `clock` for a profiler that times the launches of kernels instead of the kernels.
 LAUNCHES = "launches"
 
-# Names of the host's spans before the runtime.
+# Names of the spans on the host before the runtime runs.
 TOKENISE, BATCH = "tokenise", "batch"
 
 
@@ -83,7 +84,7 @@ def time_calls(target: Target, load: Workload) -> Timed:
     clock = ""
     with bar(2 * BLOCKS * (WARMUP + CALLS), "timing") as advance:
         for _ in range(BLOCKS):
-            advance(0)  # opening takes seconds
+            advance(0)  # shows the bar now, because opening takes seconds
             with open_runtime(target.backend, target.model, **choices) as infer:
                 wall_ms += milliseconds(load.work(infer), advance=advance)
             with open_profiler(target.backend, target.model, **choices) as profiled:

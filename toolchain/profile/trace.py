@@ -17,7 +17,7 @@ Event = dict[str, Any]
 
 THREAD = 1
 
-# Category of spans that are frames around others.
+# Category of spans that contain other spans.
 FRAME = "call"
 
 

@@ -28,7 +28,8 @@ from toolchain.runtimes.pytorch import forward, open_module
 
 log = logging.getLogger(__name__)
 
-# A repeated part runs so often that it takes about this share of a call, which makes the difference measurable.
+# A part is repeated until its repetitions take about this fraction of the time of a call, so that the difference can be
+# measured.
 SHARE = 0.25
 
 # Largest number of repetitions; each copy of a part makes the graph larger.

@@ -21,7 +21,7 @@ from toolchain.runtimes.ort import cannot_run, open_session
 # An event of ONNX Runtime's profile, whose keys depend on its type.
 Event = dict[str, Any]
 
-# Suffix of the event that times a node; its name begins with the node's.
+# Suffix of the event that times a node. The event's name is the node's name with this suffix.
 SUFFIX = "_kernel_time"
 
 

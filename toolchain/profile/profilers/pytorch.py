@@ -20,7 +20,7 @@ from toolchain.runtimes.pytorch import forward, open_module
 if TYPE_CHECKING:
     from torch import nn
 
-# A time stamp: seconds on the host, a CUDA event on a GPU.
+# A time stamp: seconds on a CPU, or a CUDA event on a GPU.
 Stamp = Any
 
 
@@ -107,7 +107,8 @@ def hook(module: "nn.Module", anatomy: Anatomy, marks: Marks) -> list[Any]:
     def behind(part: "nn.Module", name: str, place: Place) -> Any:
         return part.register_forward_hook(lambda *_: marks.mark(name, place))
 
-    # The outermost hook is registered first, so that the mark of an inner part that begins with it replaces its mark.
+    # The hook of the outermost module is registered first and so runs first. If an inner part begins at the same
+    # moment, its mark replaces the outer mark.
     hooks = [
         before(module, "embedding", Place("embedding")),
         behind(anatomy.embedding, "attention mask", Place("attention")),

@@ -18,8 +18,9 @@ from toolchain.profile.roofline.work import Extent, Work, count
 from toolchain.records.result import Timing
 from toolchain.records.roofline import RooflineBlock, Utilisation
 
-# Why values are null: a checkpoint was run without a bundle, so there is no graph; the work of the graph cannot be
-# counted; or the machine cannot be measured and its GPU has no data sheet here.
+# Codes for why values are null. NO_GRAPH: a checkpoint was run without a bundle, so there is no graph. NOT_COUNTED: the
+# work of the graph cannot be counted. NOT_MEASURED: the ceiling of the machine cannot be measured, and its GPU has no
+# data sheet here.
 NO_GRAPH: Final = "no_graph"
 NOT_COUNTED: Final = "not_counted"
 NOT_MEASURED: Final = "not_measured"
@@ -73,7 +74,8 @@ def work_of(file: Path, *, backend: str, device: str, precision: str) -> Work:
         return count(model).retyped(precision)
     if device == "cpu":
         return count(model, integers=not is_half_qdq(file), runs_as={"fp16": "fp32"})
-    # On a GPU TensorRT runs float32 GEMMs as TF32. ONNX Runtime is configured not to, and lacks integer GEMMs there.
+    # On a GPU, TensorRT runs float32 GEMMs in TF32. ONNX Runtime is configured not to use TF32, and has no integer
+    # GEMMs on a GPU.
     return count(model, integers=backend != "ort", runs_as={} if backend == "ort" else {"fp32": "tf32"})
 
 

@@ -18,16 +18,17 @@ from toolchain.profile.roofline.kernel_speed import gemm_session
 from toolchain.profile.roofline.work import Flop
 from toolchain.runtimes.bandwidth import COPIED_BYTES, copying
 
-# Side of the square GEMMs: large enough to reach the ceiling, small enough to take a fraction of a second.
+# Device -> side of the square GEMMs, large enough to reach the ceiling and small enough to take a fraction of a second.
 SIDES = {"cpu": 1024, "cuda": 8192}
 
-# There is at least 1 round. There are ROUNDS if they fit into LIMIT_S. Further rounds run until BUDGET_S.
+# At least 1 round is run. A next round starts within LIMIT_S seconds while there are fewer than ROUNDS, and after that
+# within BUDGET_S seconds.
 BUDGET_S, LIMIT_S, ROUNDS = 1.0, 2.0, 3
 
-# A precision -> the one in which a device without units for it computes.
+# Precision -> the precision in which a device computes if it has no units for the first.
 FALL_BACK = {"tf32": "fp32"}
 
-# Does one piece of work; the device is idle when it returns.
+# Runs the work to time once, and returns when the device has finished it.
 Action = Callable[[], object]
 
 
@@ -127,7 +128,8 @@ def _on_cuda(device: str, precisions: frozenset[str]) -> dict[str, Action]:
         actions[name] = idle(_typed(gemm, "tf32" if name == "tf32" else "ieee"))
     if "int8" in precisions:
         left, right = torch.randint(-127, 127, (2, side, side), dtype=torch.int8, device=place)
-        actions["int8"] = idle(functools.partial(torch._int_mm, left, right.t()))  # the kernels need column-major
+        # The kernels need a column-major right matrix.
+        actions["int8"] = idle(functools.partial(torch._int_mm, left, right.t()))
     return actions
 
 

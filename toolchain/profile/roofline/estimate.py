@@ -18,10 +18,10 @@ from toolchain.profile.roofline.work import Extent, Work, count
 from toolchain.recipe.options import RecipeValues
 from toolchain.records.roofline import BatchBound, EstimatedBounds, RowLength
 
-# Batch sizes, rows.
+# Batch sizes of an estimate, in rows.
 BATCHES = (1, 8, 32)
 
-# Tokens a row where the task has no data, and the number of rows from which the mean is taken where it has.
+# LENGTH: tokens per row if the task has no data. SAMPLE: number of rows whose mean length is used if it has.
 LENGTH, SAMPLE = 128, 2048
 
 KIND = "bound by data sheet, not a measurement"

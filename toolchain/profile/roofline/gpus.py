@@ -9,7 +9,7 @@ from toolchain.errors import UsageError, meant
 from toolchain.profile.roofline.ceiling import Ceiling
 from toolchain.recipe.options import load_toml
 
-# The compute capability, times ten, of the GPUs in the table that TensorRT-RTX does not compile for.
+# Compute capability, times ten, of Hopper: the GPUs in the table for which TensorRT-RTX does not compile.
 HOPPER = 90
 
 

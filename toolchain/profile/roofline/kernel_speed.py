@@ -14,7 +14,8 @@ from toolchain.graph import add_initializer, serialised
 from toolchain.int8.coverage import FLOAT_GEMMS, INTEGER_GEMMS
 from toolchain.runtimes.ort import open_session
 
-# Side of the square GEMM with which kernels are timed: about a batch of tokens times a hidden layer.
+# Side of the square GEMM with which kernels are timed: about the tokens of a batch, and about the hidden size of an
+# encoder.
 SIZE = 512
 
 ROUNDS = 7

@@ -13,7 +13,8 @@ from toolchain.errors import InputError
 from toolchain.profile.roofline.ceiling import Ceiling
 from toolchain.records.kernels import BoundedKernel, KernelGroup
 
-# A precision -> a faster one in which tensor cores may run it. A lower bound must hold for that one too.
+# Precision -> a faster precision in which tensor cores may run its GEMMs. The lower bound of a kernel's time must hold
+# for the faster precision, too.
 RUNS_AS = {"fp32": "tf32"}
 
 

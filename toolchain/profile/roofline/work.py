@@ -19,7 +19,7 @@ from toolchain.errors import InputError
 from toolchain.graph.integer import INTEGER_MATMUL
 from toolchain.int8.coverage import FLOAT_GEMMS, INTEGER_GEMMS, cover
 
-# Precision -> operations.
+# Precision -> number of operations in this precision.
 Flop = dict[str, float]
 
 BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1}
@@ -31,7 +31,7 @@ NAMES = {
 }
 ID_BYTES, LOGIT_BYTES = 4, 4
 
-# ONNX Runtime's operator of query, key and value, each [batch, length, width].
+# ONNX Runtime's attention operator. Its inputs query, key and value are [batch, length, width].
 ATTENTION = "MultiHeadAttention"
 
 
