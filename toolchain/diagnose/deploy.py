@@ -20,7 +20,7 @@ from toolchain.records.deployment import Candidate, Deployment
 from toolchain.records.result import Result
 from toolchain.runtimes import open_runtime
 
-# Rows that are timed in turns with FP32: seconds for DistilBERT-base on two cores.
+# Rows on which a candidate and FP32 are timed in turns. This takes seconds for DistilBERT-base on two cores.
 TIMED_ROWS = 96
 
 

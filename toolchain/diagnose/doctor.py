@@ -24,7 +24,7 @@ POWERCAP = rapl.ROOT
 # Packages that every installation has.
 PACKAGES = ("torch", "transformers", "onnx", "onnx-ir", "onnxscript", "datasets", "evaluate")
 
-# What is said beside TensorRT, which takes a graph in FP8 on any GPU and computes it in float16 on an older one.
+# Note beside TensorRT. It accepts an FP8 graph on any GPU, but computes it in float16 on a GPU without FP8 units.
 FP8 = f"FP8 from sm{QUANTIZED['fp8'].sm} on, so not on a T4"
 
 # Flag in /proc/cpuinfo -> name of the vector extension; INT8 is fast with VNNI and AMX.

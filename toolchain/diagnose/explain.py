@@ -41,19 +41,19 @@ from toolchain.records.quantization import ScaleRecord
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.half_range import MARGIN, describe_sums, measure_range
 
-# Share of a tensor's values beyond its range from which it is listed. percentile-99.99 clips this share on purpose.
+# Fraction of values outside its range with which a tensor is listed. percentile-99.99 clips this fraction on purpose.
 CLIPPED = 1e-4
 
-# Below it, the error of a GEMM is more than a sixth of its output.
+# Signal-to-noise ratio in dB. Below it, the error of a GEMM is more than a sixth of its output.
 LOW_SNR_DB = 15.0
 
-# Float16 tensors that are listed.
+# Number of float16 tensors that are listed: those with the largest values.
 WORST = 10
 
-# E4M3 ends at 448, and its numbers there are 32 apart.
+# Limit in steps of the scale. The largest number of E4M3 is 448, and its numbers there are 32 apart: 448 + 32.
 FP8_END = 480
 
-# A smaller speed-up counts as none: it is within the noise of the clock.
+# A smaller speed-up counts as none, because it is within the noise of the timing.
 MIN_SPEED_UP = 1.1
 
 
@@ -245,7 +245,7 @@ def _scales(model: ir.Model, calibration: Path | None) -> list[ScaleRecord]:
     for node in graph.nodes(model, "QuantizeLinear"):
         scale, name = constant(node.inputs[1]), _computed_input(node)
         if name and scale is not None and scale.size == 1:
-            name = name.removesuffix(FIRST)  # the first token has the scale of its tensor
+            name = name.removesuffix(FIRST)  # the first token's tensor has the scale of the whole tensor
             amax = ranges[name].amax if name in ranges else None
             found[name] = {"tensor": name, "amax": amax, "scale": float(scale.item())}
     return list(found.values())
@@ -277,7 +277,7 @@ def without_activation_qdq(model: ir.Model) -> ir.Model:
             continue
         value = source.inputs[0]
         before, after = (one.inputs[1].dtype for one in (source, node) if one.inputs[1] is not None)
-        if after is not None and before != after:  # a pair's scales have the types of what it reads and gives
+        if after is not None and before != after:  # the scales have the types of the pair's input and output
             cast = ir.node("Cast", [value], {"to": int(after)}, name=f"{node.name}.cast")
             model.graph.insert_before(node, cast)
             value = cast.outputs[0]
@@ -366,7 +366,7 @@ def _advise_accuracy(record: ExplainRecord) -> list[str]:
     if snr_db and min(snr_db.values()) < LOW_SNR_DB:
         worst = min(snr_db, key=snr_db.__getitem__)
         found = "toolchain tune finds which GEMMs to exclude from INT8"
-        exclude = found if record["precision"] == "int8" else "--keep excludes GEMMs"  # tune is for INT8 alone
+        exclude = found if record["precision"] == "int8" else "--keep excludes GEMMs"  # tune supports only INT8
         advice.append(
             f"GEMM {worst} has the largest error (signal-to-noise ratio {snr_db[worst]:.0f} dB): smooth with "
             f"--smooth 0.7 or --calib-method auto; {exclude}."

@@ -69,7 +69,8 @@ def compare_graphs(
         choices = evaluation_choices(recipe, file, plan_backend(file) or "ort")
         if needs_halves(bundle / file) and not has_gpu():
             choices = {**choices, "halves": True}
-        # The first result's remarks are said once: those of the others are nearly the same.
+        # Only the first result's remarks are logged as warnings, because those of the other results are nearly the
+        # same.
         remark = log.debug if found else log.warning
         result = evaluate(choices, bundle=bundle, named=named, tell=lambda line: None, remark=remark)
         found.append(Judged(result, _compare_with_fp32(result, recipe, original)))
@@ -185,7 +186,7 @@ def _preference(result: Result) -> tuple[int, bool, str]:
 def _current_results(bundle: Path) -> list[Result]:
     try:
         return find_results([bundle])
-    except InputError:  # it has none
+    except InputError:  # the bundle has no results
         return []
 
 

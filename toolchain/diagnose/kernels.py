@@ -27,10 +27,10 @@ from toolchain.recipe.options import RecipeValues
 from toolchain.recipe.tables import QUANTIZED
 from toolchain.records.kernels import CompiledGraph, ExplainedTarget
 
-# Rows and tokens that the kernels are compiled for by default.
+# Default shape for which the kernels are compiled: rows, and tokens per row.
 BATCH, LENGTH = 32, 128
 
-# The folder of the records, below that of the bundle.
+# Folder of the records in a bundle.
 FOLDER = Path(RESULTS) / "kernels"
 
 # The kinds of kernels that do not multiply matrices.

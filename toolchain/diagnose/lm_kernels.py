@@ -26,7 +26,7 @@ from toolchain.profile.roofline.kernels import bounded
 from toolchain.recipe.options import RecipeValues
 from toolchain.records.language_model import CompiledPass, ExplainedPasses
 
-# Rows, and tokens of the prompt or of the cache, that the kernels are compiled for by default.
+# Default shape for which the kernels are compiled: rows, and tokens of the prompt or of the cache.
 BATCH, LENGTH = 1, 128
 
 

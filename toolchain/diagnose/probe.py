@@ -25,15 +25,16 @@ from toolchain.recipe.options import RecipeValues
 from toolchain.recipe.tables import BACKENDS, is_remote
 from toolchain.runtimes.remote import Server
 
-# Rows that verify and explain run.
+# Number of rows that `verify` and `explain` run.
 ROWS = 64
 
 CALIBRATION = "calibration.json"
 
-# Inputs that a graph of an encoder may have.
+# Inputs that the graph of an encoder may have.
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
-# Random rows for a graph without a tokenizer: shortest and longest row, and the truncation length, in tokens.
+# Without a tokenizer, rows are random. RANDOM_LENGTHS: their shortest length, and their longest length plus 1.
+# RANDOM_MAX_LENGTH: the truncation length. All are in tokens.
 RANDOM_LENGTHS = (3, 40)
 RANDOM_MAX_LENGTH = 128
 
@@ -133,7 +134,7 @@ def open_probe_graph(place: Path | None, changes: RecipeValues, *, graphs_only: 
 def _texts(bundle: Bundle, resolved: ResolvedRecipe) -> tuple[list[Text], str]:
     """Return the texts to run, and a description of them."""
     if resolved.has_local_rows:
-        with contextlib.suppress(ToolchainError):  # the data are gone
+        with contextlib.suppress(ToolchainError):  # the data may be gone; then built-in sentences are used
             used: list[str] = []
             if CALIBRATION in bundle.manifest["artefacts"]:
                 used = read_calibration(bundle.file(CALIBRATION)).about.get("row_sha256", [])

@@ -22,12 +22,12 @@ from toolchain.records.tune import TuneFiles, TuneRecord
 from toolchain.report.record_plots import tune_file
 from toolchain.runtimes.environment import version_of
 
-# Points that the set may lose where --max-drop is not given.
+# Points of the metric that INT8 may lose with the chosen set of GEMMs, if --max-drop is not given.
 DEFAULT_MAX_DROP = 0.5
 
 FOLDER = "tune"
 
-# Part of the key of a saved search. Raise it when a change of the code changes what an evaluation gives.
+# Part of the key of a saved search. Raise it when a change of the code changes the result of an evaluation.
 VERSION = 2
 
 

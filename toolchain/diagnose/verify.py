@@ -22,15 +22,17 @@ from toolchain.runtimes import open_runtime
 BATCHES = (2, 7, 32)
 LENGTHS = (16, 64, 128)
 
-# Precision -> largest difference that batch, padding or order may make, as a share of the largest logit. Sums of floats
-# depend on their order; in 8 bits, a value at the edge between two numbers can then be rounded to the other one.
+# Precision -> largest change of a logit that batching, padding or the order of rows may cause, as a fraction of the
+# largest logit. It is not zero, because sums of floats depend on their order. In 8 bits, a value halfway between two
+# levels can then be rounded to the other level.
 INVARIANCE = {"fp32": 1e-4, "fp16": 0.01, "bf16": 0.05, "int8": 0.05, "fp8": 0.05}
 
-# Precision -> largest root mean square difference from FP32 over the rows, as a share of that of the FP32 logits.
+# Precision -> largest root mean square (RMS) difference of the logits from FP32's over all rows, as a fraction of the
+# RMS of FP32's logits.
 PARITY = {"fp32": 1e-4, "fp16": 0.05, "bf16": 0.1, "int8": 0.15, "fp8": 0.15}
 
-# Precision -> largest 1 - cosine of a vector to that of FP32, the mean over the rows. The gate judges what 8 bits cost;
-# this catches graphs that compute something else.
+# Precision -> largest 1 - cosine similarity of an embedding to FP32's, as the mean over the rows. The gate judges how
+# much quality 8 bits lose. This limit finds graphs that compute something else.
 COSINE = {"fp32": 1e-6, "fp16": 1e-3, "bf16": 0.01, "int8": 0.05, "fp8": 0.05}
 
 Compare = Callable[..., CaseRecord]

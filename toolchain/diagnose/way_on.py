@@ -22,7 +22,7 @@ from toolchain.records.deployment import Candidate
 from toolchain.records.result import Result
 from toolchain.runtimes.environment import gpu_facts
 
-# Options of a build that its bundle does not keep, so that another build needs them again.
+# Options of a build that its bundle does not record, so the command for another build repeats them.
 CARRIED = (*GATE, "backend", "device", "target", *ENGINE, *CONSENT)
 
 
@@ -64,8 +64,8 @@ def _after_failure(bundle: Bundle, recipe: Recipe, carried: list[str]) -> str:
     if precision in QUANTIZED:
         if recorded(bundle, {}).range_method != "auto" and not known.get("calibration"):
             return _command("build", place, "--calib-method", "auto", *carried)
-        # tune is for INT8 alone.
-        if precision == "int8" and known.get("keep") is None:  # the recipe of `tune` has it, even if it is empty
+        # `tune` supports only INT8.
+        if precision == "int8" and known.get("keep") is None:  # `tune` records `keep`, even if it is empty
             return _command("tune", place, *recipe.flags(GATE))
     return higher_precision(bundle, carried)
 
