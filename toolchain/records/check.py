@@ -6,7 +6,8 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-# Largest integer of a record. A float does not hold one of 400 digits, so computing with it would raise.
+# Largest integer that a record may contain. An integer of 400 digits does not fit into a float, so computing with it
+# would raise OverflowError.
 LARGEST = 1 << 64
 
 

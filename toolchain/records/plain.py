@@ -6,14 +6,14 @@ Such text must not control the terminal, and a spreadsheet must not compute it a
 import re
 from typing import Any
 
-# Characters that a terminal may obey: C0 and C1 (ECMA-48) except tab and line feed, separators of lines and directional
-# formatting (UAX #9). Lone surrogates cannot be encoded.
+# Characters that may control a terminal: C0 and C1 (ECMA-48) except tab and line feed, line and paragraph separators,
+# and directional formatting (UAX #9). Lone surrogates are included, because they cannot be encoded.
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
-# A number, such as the label -1, which no spreadsheet computes.
+# A number, such as the label -1. It is not a formula, although it may begin with a sign.
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
-# Beginnings of a cell that spreadsheets take for a formula, some of them in full width too (OWASP, CSV injection).
+# First characters with which spreadsheets take a cell for a formula, including full-width forms (OWASP, CSV injection).
 _FORMULA = tuple("=+-@\t\n\uff1d\uff0b\uff0d\uff20")
 
 
@@ -33,7 +33,7 @@ def printable_json(value: Any) -> Any:  # any JSON
     return value
 
 
-def cell(value: Any) -> Any:  # a cell has any type
+def cell(value: Any) -> Any:  # the value of a cell, of any type
     """Return `value` as the cell of a CSV file, safe for terminals and spreadsheets.
 
     A string is made `printable`. If a spreadsheet could take it for a formula, it gets a quote in front. A string that

@@ -58,7 +58,7 @@ class Entities(TypedDict):
     """True if the text was longer than the model's maximum length and was truncated; absent otherwise."""
 
 
-# What a model says of one row.
+# The prediction for one row; its type depends on the model.
 Answer = Prediction | LabelSet | Vector | Entities
 
 
