@@ -38,17 +38,18 @@ MANIFEST = "bundle.json"
 RESULTS = "results"
 BUILD_FOLDER = Path("engines/build")
 
-# engines/build/NAME is three folders deep.
+# Levels of subfolders that are searched for bundles: a build writes to engines/build/NAME, which is three levels deep.
 DEPTH = 3
 
-# Ends of the names of graphs and of their weights.
+# Suffixes of ONNX graphs and of the files of their external weights.
 GRAPH_FILES = (".onnx", ".onnx.data")
 
-# Messages of a command that was given the other kind of bundle.
+# Messages of a command that cannot use a bundle, because it has a language model or because it has none.
 LM_ONLY = "this bundle has a language model. It can be used with build, generate, eval, verify and explain only."
 NO_LM = "this bundle does not have a language model. Build one with `toolchain build --task lm`."
 
-# Long enough for a lock whose holder is just removing it, short enough that a second build is refused at once.
+# Seconds to wait for a lock: enough if another process is just releasing it, but so short that a second build is
+# refused at once.
 LOCK_S = 0.1
 
 
@@ -168,10 +169,11 @@ def open_bundle(
             differs from its digest, or the bundle's digest is not `trust`.
     """
     if interrupted(path):
+        # If a build holds the lock, it recovers the folder itself, so the error of `locked` is ignored.
         with (
             contextlib.suppress(InputError, OSError),
             locked(path.resolve()),
-        ):  # a build that holds the lock recovers it
+        ):
             recover(path)
     manifest = _read_manifest(path)
     if trust is not None and manifest["sha256"] != trust:
@@ -236,7 +238,7 @@ def manifests_below(folder: Path) -> Iterator[Path]:
         parts = Path(place).relative_to(folder).parts
         names[:] = [name for name in names if not name.startswith(".")] if len(parts) < DEPTH else []
         if MANIFEST in files:
-            names.clear()  # the first stage of a cascade is a bundle inside of it
+            names.clear()  # a bundle inside this bundle, such as the first stage of a cascade, is not listed
             yield Path(place) / MANIFEST
 
 
@@ -281,7 +283,7 @@ def locked(target: Path) -> Iterator[None]:
         InputError: another process, or another call in this process, holds the lock.
     """
     file = target.parent / f".{target.name}.lock"
-    # A soft lock is a file that outlives a process that was killed.
+    # A soft lock would be a file that remains when its process is killed, so the folder would stay locked.
     lock = FileLock(file, timeout=LOCK_S, poll_interval=LOCK_S / 5, fallback_to_soft=False)
     try:
         lock.acquire()
@@ -292,5 +294,6 @@ def locked(target: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        file.unlink(missing_ok=True)  # FileLock checks that the file which it has locked still exists
+        # Another process may be waiting for this file. If FileLock locks a file that was removed, it tries again.
+        file.unlink(missing_ok=True)
         lock.release()

@@ -36,7 +36,7 @@ from toolchain.records.shrink import ShrinkRecord
 
 OWN_CALIBRATION = "calibration.json"
 
-# Options of one call, which the manifest does not keep; the options of an engine stand in its plan.json.
+# Options that apply to one call only, so the manifest does not keep them. plan.json records the options of an engine.
 TRANSIENT = (
     "output",
     "force",
@@ -86,7 +86,7 @@ def build(
     if engine:
         check_engine_options(recipe, precision=resolved.precision)
     if recipe.reuse is not None:
-        bundles_at(Path(recipe.reuse))  # an error of it is one before anything runs
+        bundles_at(Path(recipe.reuse))  # raises its errors now, before any step runs
     if recipe.dry_run:
         return {
             "bundle": str(resolved.bundle_folder),
@@ -192,7 +192,7 @@ def _add_engine(resolved: ResolvedRecipe, machine: Machine, done: BuildRecord, l
         made.finish(_about_of(made.old))
     engines = [*done.get("engines", []), record]
     ran = [name for name in names if name not in made.skipped]
-    known = {*done["done"], *done["skipped"]}  # a view is made once for all targets
+    known = {*done["done"], *done["skipped"]}  # a view that several targets share is not listed as skipped
     return {
         **done,
         "engine": engines[0],
@@ -265,7 +265,7 @@ def _trial(resolved: ResolvedRecipe, accept: Callable[[Path], None]) -> Callable
     return check
 
 
-def _about_of(old: Bundle) -> dict[str, Any]:  # a manifest, in part
+def _about_of(old: Bundle) -> dict[str, Any]:  # some keys of a Manifest
     """Return the keys of a manifest that `BundleWriter.finish` does not write itself: model, task, recipe and so on."""
     keys = ("schema", "sha256", "created", "steps", "artefacts")
     return {key: value for key, value in old.manifest.items() if key not in keys}
@@ -344,21 +344,22 @@ def _shrunk(source: Source) -> dict[str, ShrinkRecord]:
     return {"shrink": record} if record else {}
 
 
-def _kept_recipe(resolved: ResolvedRecipe) -> dict[str, Any]:  # values of options, as a recipe's TOML may have them
+def _kept_recipe(resolved: ResolvedRecipe) -> dict[str, Any]:  # each option has its own type
     """Return the recipe that the manifest keeps: options other than TRANSIENT, with the paths made absolute."""
     fields = dataclasses.asdict(resolved.recipe)
     paths = ["model", "data", "calib_data", "calibration"]
     kept = {key: value for key, value in fields.items() if value is not None and key not in TRANSIENT}
-    kept["calib_method"] = resolved.recipe.range_method  # a later gate of the bundle must not change its ranges
+    # The method itself, not None: the default depends on the gate, and a later gate must not change the ranges.
+    kept["calib_method"] = resolved.recipe.range_method
     if resolved.recipe.gives_cache:
-        del kept["calibration"]  # it belongs to the engine, as does its calibrator
+        del kept["calibration"]  # this is a calibration cache, which belongs to the engine only
     if (
         kept.get("calibration")
         and Path(kept["calibration"]).resolve() == (resolved.bundle_folder / OWN_CALIBRATION).resolve()
     ):
-        kept["calibration"] = OWN_CALIBRATION  # a relative path, because it moves with the bundle
+        kept["calibration"] = OWN_CALIBRATION  # a relative path, because the bundle may be moved
         paths.remove("calibration")
-    for key in paths:  # a bundle is also used from other folders than the one where it was built
+    for key in paths:  # absolute, because later commands may run in another folder
         if kept.get(key) not in (None, *demo.MODELS) and Path(kept[key]).exists():
             kept[key] = str(Path(kept[key]).resolve())
     return kept

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
     from toolchain.bundle.resolved_recipe import ResolvedRecipe
 
-# Enough rows for every length and label, few enough that the comparison with PyTorch takes seconds.
+# Number of rows for the comparison with PyTorch: enough to have various lengths and labels, and to take seconds only.
 PARITY_ROWS = 32
 
 
 def parity_texts(resolved: ResolvedRecipe) -> list[Text]:
     """Return the first PARITY_ROWS texts of the train split, or built-in sentences if this machine lacks the split."""
     if resolved.has_local_rows:
-        with contextlib.suppress(MissingSplitError):  # a folder needs only the splits that a command reads
+        with contextlib.suppress(MissingSplitError):  # the data may lack a train split
             return resolved.rows("train").texts[:PARITY_ROWS]
     return probe_texts(resolved.head.texts_per_row)
 
@@ -59,7 +59,7 @@ def compare_with_checkpoint(
             return parity.compare(reference, candidate, tokens, decide=decide, longest=longest)
     except ToolchainError:
         raise
-    except Exception as error:  # each model and each operator raises another one
+    except Exception as error:  # the class depends on the model and the operator
         raise InputError(
             f"{resolved.source.name}: the model or its graph failed on rows of {tokens.lengths.min()} to "
             f"{tokens.lengths.max()} tokens ({type(error).__name__}; run again with -v for the traceback). "

@@ -11,7 +11,7 @@ from toolchain.records.calibration import OverlapRecord
 
 log = logging.getLogger(__name__)
 
-# Rows that are tokenized to count those that are too long: enough to see a fraction of 1 %, and done in a second.
+# Number of rows that are tokenized to count truncated rows: enough to find a fraction of 1 %, within a second.
 CUT_ROWS = 2048
 
 

@@ -66,15 +66,15 @@ def find_scales(
         file = Path(str(recipe.calibration))
         data, known = cache.read_cache(file)
         cache.check_cache(data, where=str(file), version=tag.tensorrt, needed=needed, about=known, fits=fits)
-        assert known is not None  # check_cache refuses a cache without it
+        assert known is not None  # check_cache refuses a cache without a record
         about = known
     else:
         data, fed = calibrate_static(resolved, trt, encoder, profile, device)
-        # Tensors outside the table must not get a scale, or TensorRT might run them in INT8.
+        # Scales of other tensors are left out, because TensorRT may run any tensor that has a scale in INT8.
         data = cache.select_tensors(data, needed, where="TensorRT's cache")
         about = {**fits, **fed, "calibrator": "tensorrt", "cache_sha256": cache.cache_digest(data)}
     cache.write_cache(target, data, about)
-    data, known = cache.read_cache(target)  # the cache of TensorRT is checked like one from a user
+    data, known = cache.read_cache(target)  # TensorRT's own cache is checked like a user's cache
     cache.check_cache(data, where=CACHE, version=tag.tensorrt, needed=needed, about=known, fits=fits)
     return data
 
@@ -142,7 +142,7 @@ def calibrate_static(
         shapes = {name: array.shape for name, array in batches[0].items()}
         calibrator = entropy_calibrator(trt, batches, cache=None, upload=upload, shapes=shapes)
         builder.calibrate(network, calibrator)
-    del network_weights  # the network reads weights from it until here
+    del network_weights  # TensorRT does not copy weights, so they had to stay in memory until here
     if calibrator.cache_written is None:
         raise InputError(f"calibration: TensorRT wrote no cache ({builder.messages.first_error}). {SEE_LOG}")
     if calibrator.batches_seen != len(batches):

@@ -60,13 +60,13 @@ from toolchain.runtimes.half_range import describe_sums
 
 log = logging.getLogger(__name__)
 
-# Raise it when the code of this step changes the files that it writes.
+# Version of this step. Raise it when the step's code changes the files that it writes.
 COMPILE_VERSION = 1
 
-# TensorRT's timing caches, one for each GPU model and version.
+# Folder of TensorRT's timing caches, one for each GPU model and TensorRT version.
 TIMING = Path("engines/build/.timing")
 
-# Layers and log of engines that were refused, by their tag.
+# Folder for the layers and the log of refused engines, with a subfolder for each tag (GPU and TensorRT version).
 REFUSED = Path("engines/build/.refused")
 
 
@@ -177,11 +177,11 @@ def _native(
     if machine.release.cross and resolved.precision != "fp32":
         refuse_float_gemms(model, file, machine.tag.sm)
     beyond = beyond_float16(steps)
-    # TensorRT 8 gets a float32 graph, and computes it in float16 where it may.
+    # Only TensorRT 8 has such flags: it reads a float32 graph, and chooses which nodes to compute in float16.
     implicit = machine.release.flags.get(resolved.precision, ())
     run_as = in_float16(model, beyond) if implicit else model
     faults = attention_faults(run_as, max_length=resolved.max_length)
-    if not machine.release.cross:  # TensorRT-RTX gets such sums scaled
+    if not machine.release.cross:  # the graph for TensorRT-RTX avoids large sums (graph/common_scale.py)
         warn_of_sums(file, steps)
     builder = Builder(machine.trt, file)
     network = builder.parse((staging / file).read_bytes(), strongly_typed=True)

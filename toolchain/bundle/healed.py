@@ -27,10 +27,11 @@ log = logging.getLogger(__name__)
 STEP = "heal"
 FILE = "healed.safetensors"
 
-# Healed weights fit only these versions of these files.
+# The files for which the weights were healed. Healed weights are removed when one of these files changes.
 MADE_OF = ("model.onnx", "calibration.json")
 
-# The graphs that can have healed weights. Views and engines have the weights of the graph for TensorRT.
+# The graphs that can have healed weights: the graph for CPUs, and the graph for TensorRT. Views and engines are made
+# from the graph for TensorRT, so they have its weights.
 OF_CPU, OF_TENSORRT = GRAPHS = ("model.int8.cpu.onnx", "model.int8.onnx")
 
 

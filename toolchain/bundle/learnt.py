@@ -13,10 +13,10 @@ from toolchain.base.files import read_json, write_json
 from toolchain.bundle import Bundle
 from toolchain.errors import InputError
 
-# File of a shrunk checkpoint.
+# File name of the list in a checkpoint that `toolchain shrink` made.
 OF_CHECKPOINT = "shrink.rows.json"
 
-# Artefacts of a bundle.
+# File names of the lists in a bundle: of the rows for `shrink`, and of the rows for `heal`.
 OF_SHRINK, OF_HEAL = "learnt/shrink.json", "learnt/heal.json"
 
 

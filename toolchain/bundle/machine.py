@@ -25,7 +25,7 @@ class Machine:
     cuda:0. All three are None if the plan is compiled for a GPU that this machine need not have.
     """
 
-    trt: Any  # the module of the release, which has no types
+    trt: Any  # TensorRT's module has no type hints
     tag: Tag
     gpu: str | None = None
     cuda: str | None = None

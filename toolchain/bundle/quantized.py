@@ -28,7 +28,7 @@ def smoothed_graph(folder: Path, healed: Mapping[str, Array] | None = None) -> t
     calibration = read_calibration(folder / "calibration.json")
     model = graph.load(folder / "model.onnx")
     muls = smooth(model, calibration.smoothing)
-    graph.tidy(model)  # equal constants become one before a weight has a value of its own
+    graph.tidy(model)  # merges equal constants first, because healed weights have the names of the merged graph
     put_weights(model, healed or {})
     return model, calibration, muls
 

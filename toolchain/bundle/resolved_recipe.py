@@ -39,16 +39,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Fewer rows than a small batch give no usable calibration range.
+# The least number of calibration rows. Fewer rows do not give usable calibration ranges.
 MIN_ROWS = 8
 
-# The least number of rows that must remain if evaluated rows were left out.
+# Fewer calibration rows than this cause a warning, or an error if evaluated rows were left out.
 LEAST_LEFT = 32
 
-# The maximum number of hold-out rows. More would hardly change a choice and cost minutes.
+# The largest number of hold-out rows. More rows would hardly change a choice, but would take minutes.
 POOL_ROWS = 2048
 
-# A third of a small train split is left for the hold-out rows.
+# If the train split is small, one row in three is not used for calibration, so that hold-out rows remain.
 HOLDOUT_SHARE = 3
 
 
@@ -140,7 +140,7 @@ class ResolvedRecipe:
         )
 
     @property
-    def tokenization(self) -> dict[str, Any]:  # inputs of a step, any JSON
+    def tokenization(self) -> dict[str, Any]:  # JSON, part of a step's inputs
         """Everything that the token ids of a text depend on; a step that runs rows is redone when it changes."""
         files = {name: digest for name, digest in self.source.digests.items() if name != "config.json"}
         return {"tokenizer": files, "max_length": self.max_length}
@@ -376,7 +376,7 @@ def bundled(bundle: Bundle) -> Source:
     """
     model, files = bundle.manifest["model"], {name: bundle.read(name) for name in bundle.texts}
     config = parse_config(bundle.read("config.json"), bundle.path)
-    # Bundles of earlier versions state fewer facts.
+    # Manifests of earlier versions lack some facts, which are then read from config.json.
     counts = {"input_ids": _number(config, "vocab_size"), "token_type_ids": _number(config, "type_vocab_size", 2)}
     counts |= {"attention_mask": 2, **model.get("values", {})}
     facts = Facts(
@@ -392,7 +392,7 @@ def bundled(bundle: Bundle) -> Source:
     return Source(model["id"], bundle.path, config, pooling=pooling, known=facts, files=files, stored=stored)
 
 
-def _number(config: dict[str, Any], key: str, default: int = 0) -> int:  # config.json of any architecture
+def _number(config: dict[str, Any], key: str, default: int = 0) -> int:  # the keys depend on the architecture
     """Return the value of a key of config.json; the default if it is missing or not a whole number."""
     value = config.get(key)
     return value if isinstance(value, int) else default

@@ -12,7 +12,7 @@ from toolchain.recipe import Recipe
 from toolchain.records.bundle import ExportedGraph
 from toolchain.records.check import find_fault
 
-# The graph, and its weights where one file does not hold both.
+# The exported graph, and the file of its weights, which exists only if the graph is too large for a single file.
 FILES = ("model.onnx", "model.onnx.data")
 
 

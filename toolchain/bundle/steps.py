@@ -52,13 +52,14 @@ if TYPE_CHECKING:
     from toolchain.int8.calibrate import Calibration
     from toolchain.int8.mixed_precision import Search
 
-# The fraction of the encoder's multiply-accumulates that a build with a gate may keep in higher precision by itself.
+# Largest fraction of the encoder's multiply-accumulates that a build with a gate excludes from INT8 (decision 007).
 KEEP_MACS = 0.09
 
-# The number of graphs that a build with a gate may evaluate to find the GEMMs to keep in higher precision.
+# A build with a gate evaluates at most this many graphs on hold-out rows to choose the GEMMs to exclude from INT8.
 KEEP_BUDGET = 24
 
-# float16 has 11 significant bits. Correct conversions of such encoders differ by 1e-4 to 1e-2 of the largest logit.
+# Largest difference allowed between logits in float16 and float32, as a fraction of the largest logit. After correct
+# conversions they differ by 1e-4 to 1e-2, because float16 has only 11 significant bits.
 HALF_RTOL = 0.05
 
 
@@ -67,7 +68,7 @@ class Step:
     """A step of a build: the function that runs it, its version, and the precisions for which it is needed."""
 
     run: Callable[[ResolvedRecipe, BundleWriter], Mapping[str, Any]]
-    # Raise it when the step's code changes the files that it writes: bundles built before are then built again.
+    # Raise it when the step's code changes the files that it writes, so that this step runs again for older bundles.
     version: int
     precisions: tuple[str, ...]
 
@@ -121,7 +122,7 @@ def _check_export(resolved: ResolvedRecipe, graph: Path) -> parity.Parity:
         GateError: a logit differs by more than --atol.
         InputError: see `compare_with_checkpoint`.
     """
-    # The longest row shows positions or parts of attention that short rows do not reach.
+    # A row of the maximum length uses positions and parts of attention that short rows do not use.
     longest = long_text(resolved.head.texts_per_row, resolved.max_length)
     found = compare_with_checkpoint(resolved, graph, longest)
     return parity.check(found, where=f"{resolved.source.name}: model.onnx", atol=resolved.recipe.atol)
@@ -192,7 +193,7 @@ def _cuda(resolved: ResolvedRecipe, made: BundleWriter) -> CudaRecord:
             return {"passes": None, "reason": str(why)}
         found = parity.check(compare_with_checkpoint(resolved, model), where=where, atol=atol)
         types = to_half_within_range(resolved, model, texts)
-        # What is inside a fused operator is computed in float32 here; its inputs and outputs are rounded to float16.
+        # On the CPU, a fused operator computes in float32; only its inputs and outputs are rounded to float16.
         halves = compare_with_checkpoint(resolved, model, halves=True)
         check_halves(model, resolved.encode(texts), halves, where=where, rtol=HALF_RTOL)
         record: CudaRecord = {"passes": passes, "parity_in_float32": found.to_json()}
@@ -250,7 +251,7 @@ def _calibrate(resolved: ResolvedRecipe, made: BundleWriter) -> CalibrateRecord:
     return made.step("calibrate", inputs, run)
 
 
-def _of_choice(resolved: ResolvedRecipe) -> dict[str, Any]:  # inputs of a step, any JSON
+def _of_choice(resolved: ResolvedRecipe) -> dict[str, Any]:  # JSON, part of a step's inputs
     """Return what else the choice of `--calib-method auto` depends on, apart from rows: precision, task and seed."""
     return {**_other_precision(resolved), "task": resolved.task.to_json(), "seed": resolved.recipe.seed}
 
@@ -339,7 +340,7 @@ def _written(folder: Path, calibration: Calibration) -> CalibrateRecord:
 
 def _quantize(resolved: ResolvedRecipe, made: BundleWriter) -> QuantizeRecord:
     recipe, texts = resolved.recipe, parity_texts(resolved)
-    healed = carry_healed(made) if resolved.precision == "int8" else None  # such weights are healed for INT8
+    healed = carry_healed(made) if resolved.precision == "int8" else None  # weights are healed for INT8 only
 
     def run(folder: Path) -> QuantizeRecord:
         from toolchain import graph

@@ -36,6 +36,6 @@ def try_bundle(folder: Path, resolved: ResolvedRecipe) -> None:
             f"checkpoint's tokenizer. {SAVE_IT}"
         )
     if "model.onnx" not in (file.name for file in folder.iterdir()):
-        return  # a calibration alone
+        return  # the folder has a calibration, but no graph
     with open_runtime("ort", folder / "model.onnx", device="cpu") as infer:
         check_logits(folder, infer(found.batch(np.array([0]))).shape, rows=1, row=resolved.head.row)

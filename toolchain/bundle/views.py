@@ -53,16 +53,16 @@ class View:
     file: str
     name: str
     precision: str
-    # The graph with whose logits its own are compared.
+    # File of the graph with which the view's logits are compared.
     reference: str
-    # Largest root mean square difference of the logits, as a fraction of the largest logit. In INT8 an activation at
-    # the middle of two levels may round to either, so single logits differ by more (as in `toolchain verify`).
+    # Largest root mean square difference allowed between the logits of view and reference, as a fraction of the largest
+    # logit. Single logits may differ by more: in INT8, an activation midway between two levels may round to either.
     rtol: float
-    # Changes the float32 graph, which is quantized in INT8.
+    # Converts the float32 graph (in INT8: with Q/DQ nodes) in place.
     change: Callable[[ir.Model], Passes]
-    # Whether the file is typed; else the builder of its release chooses the types.
+    # Whether the file is a typed graph. If not, it is in float32, and the builder of its release chooses the types.
     typed: bool
-    # Raise it when the code changes the file.
+    # Raise it when a change of the code changes the file.
     version: int
 
 
@@ -92,7 +92,7 @@ def make_view(resolved: ResolvedRecipe, made: BundleWriter, file: str) -> ViewRe
         "keep": recipe.keep,
         "residual": recipe.residual,
         "tools": versions("onnx-ir"),
-        # It changes with the rows and the tokenizer, on which the values of a view are measured too.
+        # The inputs of the reference's step include the rows and the tokenizer, on which this record depends too.
         "reference": next(step["inputs_sha256"] for step in made.steps.values() if view.reference in step["files"]),
         **({FILE: made.artefacts[FILE]} if FILE in made.artefacts else {}),
     }

@@ -21,7 +21,7 @@ from toolchain.bundle import MANIFEST, SCHEMA, Bundle, digest_of, locked, open_b
 from toolchain.errors import InputError, UsageError
 from toolchain.records.bundle import Manifest, StepRecord
 
-# The record of a step: a TypedDict of records/bundle.py.
+# Type of the record of a step: a TypedDict of records/bundle.py.
 Record = TypeVar("Record", bound=Mapping[str, Any])
 
 
@@ -75,7 +75,7 @@ class BundleWriter:
         if not set(known["files"]) <= artefacts.keys():
             return False
         for file in known["files"]:
-            # onnx_ir refuses to read weights from a file that has a second hard link.
+            # Weights are copied, because onnx_ir refuses to read weights from a file with more than one hard link.
             carry(self.old.path / file, self.folder / file, link=not file.endswith(".onnx.data"))
             self.artefacts[file] = artefacts[file]
         self.steps[name] = known
@@ -94,10 +94,10 @@ class BundleWriter:
                 version cannot be used.
         """
         made = {"steps": self.steps, "artefacts": dict(sorted(self.artefacts.items()))}
-        # Through JSON, because tuples become lists: so it can be compared with a manifest that was read.
+        # JSON turns tuples into lists, so that this manifest can be compared with a manifest from a file.
         manifest: Manifest = json.loads(json.dumps({"schema": SCHEMA, **about, **made}))
         if self.old and not self.damaged and _same(self.old.manifest, manifest):
-            os.utime(self.target / MANIFEST)  # it is now the bundle that was built last
+            os.utime(self.target / MANIFEST)  # so that it counts as the bundle that was built last
             return False
         manifest["created"] = datetime.now(UTC).isoformat(timespec="seconds")
         manifest["sha256"] = digest_of(manifest)
@@ -107,7 +107,7 @@ class BundleWriter:
         check(self.folder)
         sync_tree(self.folder)
         exchange(self.folder, self.target)
-        _carry_others(self.folder, self.target, replaced)  # results that were written during the exchange
+        _carry_others(self.folder, self.target, replaced)  # results that a command wrote after the first copy
         return True
 
 
@@ -158,7 +158,7 @@ def open_writer(
             writing it.
         UsageError: `target` is the current folder.
     """
-    target = target.resolve()  # so that a link to a bundle stays a link
+    target = target.resolve()  # if it is a link to a bundle, the link stays and the bundle is replaced
     if target == Path.cwd():
         raise UsageError(
             f"{target}: this is the current folder, which a bundle must not replace. Give another folder with -o."
@@ -174,7 +174,7 @@ def open_writer(
         try:
             yield BundleWriter(target, folder, old, log, damaged=redo is not None)
         except OSError as error:
-            error.filename = error.filename or str(target)  # the error of a full disk names no file
+            error.filename = error.filename or str(target)  # a full disk raises an error without a file name
             raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
