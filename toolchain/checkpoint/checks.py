@@ -18,20 +18,20 @@ from toolchain.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-# The number of weights that a message names.
+# The largest number of weights or labels that a message names.
 SHOWN_WEIGHTS = 3
 
-# Labels of named entities and the like, which stand for tokens: B-PER, I-LOC, O.
+# Labels that a token classifier gives to tokens, such as the tags of named entities: B-PER, I-LOC, O.
 TAG = re.compile(r"O|[BIESLU]-.+")
 
-# The number of ids without a row in the embedding table that may be slips in a vocabulary made by hand. The tokenizer
-# of another model has more.
+# Up to this number of token ids beyond the embedding table cause only a warning, because a vocabulary that was edited
+# by hand may have a few. The tokenizer of another model has more.
 STRAY_IDS = 8
 
-# The types of weights that are not quantized, as safetensors names them.
+# The names in safetensors of the types that weights have if they are not quantized.
 FLOATS = ("F64", "F32", "F16", "BF16")
 
-# Value of problem_type in config.json -> the heads that it allows.
+# Value of problem_type in config.json -> the heads that a checkpoint with this value may have.
 PROBLEMS: dict[str | None, tuple[str, ...]] = {
     None: ("sequence", "multilabel", "rerank"),
     "regression": ("sequence", "rerank"),
@@ -42,7 +42,7 @@ PROBLEMS: dict[str | None, tuple[str, ...]] = {
 AGAIN = "Get the checkpoint again."
 OWN_CODE = "The checkpoint brings its own code. Read the code, and add --trust-remote-code if you trust it."
 
-# What transformers calls the task of the classes that can be used.
+# Name in transformers of the task of the classes that this project can use.
 CLASSIFICATION = "sequence classification"
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Kind(NamedTuple):
     unless: Literal["weights"] | None = None
 
 
-# The kinds of folders, the most specific first.
+# The kinds of folders. The most specific kinds come first, because the first kind that fits is reported.
 KINDS = (
     Kind(
         "bundle.json",
@@ -123,12 +123,12 @@ def check_folder(folder: Path, *, weights: bool) -> None:
             raise InputError(f"{folder}: this is {kind.name}. {kind.advice}")
 
 
-def says_classifier(config: dict[str, Any]) -> bool:  # config.json of any architecture
+def says_classifier(config: dict[str, Any]) -> bool:  # the keys depend on the architecture
     """Return whether `architectures` of a config.json names a sequence classifier."""
     return any(str(name).endswith("ForSequenceClassification") for name in config.get("architectures") or [])
 
 
-def check_config(folder: Path, config: dict[str, Any]) -> None:  # config.json of any architecture
+def check_config(folder: Path, config: dict[str, Any]) -> None:  # the keys depend on the architecture
     """Raise an error for a config.json with contradictory labels, or of a model with quantized or pruned weights.
 
     Raises:
@@ -157,7 +157,7 @@ def check_config(folder: Path, config: dict[str, Any]) -> None:  # config.json o
         raise InputError(f"{file}: problem_type is {problem}, but there is one label. Correct one of the two.")
 
 
-def check_head(folder: Path, config: dict[str, Any], *, trusted: bool) -> None:  # config.json of any architecture
+def check_head(folder: Path, config: dict[str, Any], *, trusted: bool) -> None:  # the keys depend on the architecture
     """Raise an error if the config.json of a checkpoint describes something else than a text classifier.
 
     The names of weights are no evidence: token classifiers too have a `classifier.weight`. Nor is the end of the class
@@ -197,7 +197,7 @@ def check_head(folder: Path, config: dict[str, Any], *, trusted: bool) -> None: 
     )
 
 
-def says_tags(config: dict[str, Any]) -> bool:  # config.json of any architecture
+def says_tags(config: dict[str, Any]) -> bool:  # the keys depend on the architecture
     """Return whether `architectures` of a config.json names a token classifier."""
     return any(str(name).endswith("ForTokenClassification") for name in config.get("architectures") or ())
 
@@ -213,7 +213,7 @@ def _task_of(name: str) -> str | None:
     tasks = [table for table, _, classes in _registered() if bare in classes]
     if not tasks:
         return None
-    # A class may stand in several tables; that of sequence classification decides, and pretraining says the least.
+    # A class may be in several tables. Sequence classification is preferred, and pretraining is the last choice.
     table = min(tasks, key=lambda table: ("_SEQUENCE_" not in table, "PRETRAINING" in table, table))
     words = table.removeprefix("MODEL_FOR_").removesuffix("_MAPPING_NAMES").replace("_", " ").lower()
     return re.sub(r"\blm\b", "language modelling", words)
@@ -332,7 +332,7 @@ def check_finite(folder: Path, weights: Iterable[tuple[str, "torch.Tensor"]]) ->
     import torch
 
     for name, weight in weights:
-        # The smallest and the largest value show NaN and infinity in a tenth of the time of a look at each.
+        # If a weight has NaN or infinity, so has aminmax's result, in a tenth of the time of testing each value.
         if weight.numel() and not torch.stack(weight.aminmax()).isfinite().all():
             raise InputError(
                 f"{folder}: {name} has NaN or infinity: the training diverged, or values were too large for float16. "

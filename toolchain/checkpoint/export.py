@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 OPSET = 18
 
-# Sentences on which both forms of a mask are compared, and the fraction of the largest logit by which they may differ.
+# Number of sentences on which a model is run with a 2-D and with a 4-D attention mask, and the largest difference
+# allowed between the two results, as a fraction of the largest logit (or of 1 if that is larger).
 COMPARED = 3
 TOLERANCE = 1e-4
 
@@ -81,7 +82,7 @@ def _export_graph(source: Source) -> ir.Model:
                 external_data=False,
                 verbose=False,
             )
-        except Exception as error:  # the exporter's own, and whatever the model raises in it
+        except Exception as error:  # an error of the exporter, or any error of the model
             raise InputError(
                 f"{source.folder}: {source.type} cannot be exported to ONNX with a dynamic batch size and length "
                 f"({_innermost(error)}; run again with -v for the traceback). Run it in PyTorch with "
@@ -125,7 +126,7 @@ def _logits_only(source: Source) -> "torch.nn.Module":
             logits: torch.Tensor = outputs(self.model, named, mask=mask)
             return logits
 
-    # A new module is in training mode, and the exporter would set the model's mode to it.
+    # A new module is in training mode, and the exporter would put the model inside it into training mode too.
     return Logits().eval()
 
 
@@ -155,7 +156,7 @@ def _takes_additive_mask(source: Source, model: "torch.nn.Module") -> bool:
         expected: torch.Tensor = outputs(model, batch)
         try:
             found = outputs(model, batch | {"attention_mask": _additive(mask)}, mask=mask)
-        except Exception:  # each model raises another one
+        except Exception:  # the class depends on the model
             return False
     atol = TOLERANCE * max(1.0, float(expected.abs().max()))
     return found.shape == expected.shape and bool(((found - expected).abs() <= atol).all())

@@ -27,20 +27,23 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Tokens of the row whose embeddings are watched: enough to see consecutive positions, fewer than any model has.
+# Number of tokens in the row for which lookups in embedding tables are recorded: enough to recognise consecutive
+# positions, and fewer than any model has positions.
 WATCHED_TOKENS = 7
 
-# Tokens of the longest sentence that is tried, which costs little even in a large model.
+# The sentences on which a checkpoint is tried are truncated to this number of tokens, so that even a large model takes
+# little time.
 TRIED_TOKENS = 48
 
-# Sentences that are tried, of different lengths.
+# Number of sentences on which a checkpoint is tried: the longest ones in PROBES, whose lengths differ.
 TRIED = 5
 
-# Padding and other rows may change a logit by this fraction of the largest logit, or of 1 if that is larger, because
-# sums of floats depend on their order.
+# Padding, or the other rows of a batch, may change a logit by this fraction of the largest logit (or of 1 if that is
+# larger), because the result of a floating-point sum depends on the order of its terms.
 TOLERANCE = 1e-4
 
-# If the logits of all sentences differ by less than this fraction, they are the same: the model ignores the text.
+# If the logits of all sentences differ by at most this fraction of the largest logit (or of 1 if that is larger), they
+# count as equal: the model ignores the text.
 CONSTANT = 1e-6
 
 
@@ -129,9 +132,9 @@ def outputs(
     if logits is None or logits.ndim < 3:
         return logits
     real = inputs["attention_mask"] if mask is None else mask
-    if logits.shape[:2] != real.shape:  # not those of tokens, which is refused later
+    if logits.shape[:2] != real.shape:  # not one row per token: check_logits refuses this shape later
         return logits
-    return logits * real[:, :, None].to(logits.dtype)  # of a row of tokens, padded positions are 0 in every runtime
+    return logits * real[:, :, None].to(logits.dtype)  # padded positions are 0 in every runtime
 
 
 def accepted(model: "torch.nn.Module", inputs: Iterable[str]) -> list[str]:
@@ -203,7 +206,7 @@ def _encoder(
     """
     try:
         return TextEncoder(source.tokenizer, max_length=max_length, inputs=inputs, pad_id=pad_id, vocabulary=vocabulary)
-    except Exception as error:  # each tokenizer raises another one
+    except Exception as error:  # the class depends on the tokenizer
         raise InputError(
             f"{source.folder}: its tokenizer ({type(source.tokenizer).__name__}) cannot tokenize plain texts "
             f"({cause(error)}). Fix the tokenizer's files, or choose a model for text."
@@ -306,7 +309,7 @@ def _tried(source: Source, model: "torch.nn.Module", batch: Batch) -> NDArray[np
     rows, length = batch["input_ids"].shape
     try:
         return run(model, batch)
-    except Exception as error:  # each model raises another one
+    except Exception as error:  # the class depends on the model
         what = f"a batch of {rows} rows and {length} tokens"
         if rows > 1 and _stated(model.config, "pad_token_id", least=0) is None:
             raise InputError(
@@ -375,7 +378,7 @@ def _breaks_beside_an_end(model: "torch.nn.Module", tokens: Tokens) -> bool:
     batch["input_ids"][1, 1] = batch["input_ids"][1, -1]
     try:
         found = run(model, batch)
-    except Exception:  # each model raises another one
+    except Exception:  # the class depends on the model
         return True
     assert alone is not None
     assert found is not None

@@ -12,23 +12,23 @@ from typing import Any
 from toolchain.checkpoint.checks import AGAIN, OWN_CODE, types_of, types_of_classifiers
 from toolchain.errors import InputError, why_not_imported
 
-# The first bytes of a pointer, which Git LFS puts in the place of a large file.
+# The first bytes of a Git LFS pointer, a small file in the place of a large file that was not fetched yet.
 POINTER = b"version https://git-lfs"
 
-# The file of weights, and the index that says which weight is in which of several files.
+# The file of the weights, and the index of weights that are split over several files: weight name -> file.
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
-# Patterns of the files of a tokenizer that have its tokens.
+# Patterns of the tokenizer's files that contain its vocabulary.
 VOCABULARIES = ("tokenizer.json", "vocab*", "*.model")
 
-# Packages that some tokenizers need, and the extra of this project that has them.
+# Packages that only some tokenizers need, and the command that installs them as an extra of this project.
 TOKENIZER_PACKAGES = ("sentencepiece", "tiktoken")
 TOKENIZER_EXTRA = "pip install 'encoder-toolchain[tokenizers]'"
 
 
 def why_no_model(
     folder: Path,
-    config: dict[str, Any],  # config.json of any architecture
+    config: dict[str, Any],  # the keys depend on the architecture
     error: Exception,
     *,
     trusted: bool,
@@ -43,12 +43,12 @@ def why_no_model(
         return str(error)
     if "auto_map" in config and not trusted:
         return f"{cause(error)}. {OWN_CODE}"
-    if config.get("model_type") in types_of_classifiers():  # so it is not for want of a head
+    if config.get("model_type") in types_of_classifiers():  # this type has classifiers, so the head is not the cause
         return f"{cause(error)}. Fix its config.json, or get the checkpoint again."
     return f"{cause(error)}. Give a checkpoint with a sequence classification head."
 
 
-def fault_of_class(folder: Path, config: dict[str, Any]) -> str | None:  # config.json of any architecture
+def fault_of_class(folder: Path, config: dict[str, Any]) -> str | None:  # the keys depend on the architecture
     """Return a message if the weights fit the class in `architectures` instead of `model_type`; None if they do not.
 
     transformers chooses the class by `model_type`. Call this only if the weights do not fit the model that it made.
@@ -65,7 +65,7 @@ def fault_of_class(folder: Path, config: dict[str, Any]) -> str | None:  # confi
             wanted = getattr(transformers, stated)(transformers.CONFIG_MAPPING[types[0]](**others))
         if not {name for name, _ in wanted.named_parameters()} <= _stored(folder):
             return None
-    except Exception:  # each class raises another one; what is said without an answer is still true
+    except Exception:  # any class; the caller then returns a more general message
         return None
     what = "is missing" if kind is None else f"is {kind}"
     return (
@@ -85,7 +85,7 @@ def _stored(folder: Path) -> set[str]:
     return found
 
 
-def _fault_of_type(config: dict[str, Any]) -> str | None:  # config.json of any architecture
+def _fault_of_type(config: dict[str, Any]) -> str | None:  # the keys depend on the architecture
     from transformers import CONFIG_MAPPING, __version__
 
     kind = config.get("model_type")
@@ -125,7 +125,7 @@ def check_index(folder: Path) -> None:
     try:
         places = set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        return  # said where it is loaded
+        return  # a broken index is reported when the weights are loaded
     for place in sorted(map(str, places)):
         if "/" in place or "\\" in place or not place.endswith(".safetensors"):
             raise InputError(
@@ -172,7 +172,7 @@ def why_no_tokenizer(place: Path, folder: Path, error: Exception) -> str:
         return f"{what}: {why}. Put tokenizer.json into this folder."
     try:
         Tokenizer.from_file(str(place / "tokenizer.json"))
-    except Exception:  # the library raises no other class
+    except Exception:  # the library tokenizers raises Exception itself
         return (
             f"{what}: tokenizers {__version__} cannot read tokenizer.json, which is broken or of a later release. "
             "Get the file again, or save it with this release."

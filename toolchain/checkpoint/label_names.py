@@ -10,7 +10,7 @@ from toolchain.errors import InputError
 log = logging.getLogger(__name__)
 
 
-def check_labels(file: Path, config: dict[str, Any]) -> int:  # config.json of any architecture
+def check_labels(file: Path, config: dict[str, Any]) -> int:  # the keys depend on the architecture
     """Return the number of labels in a config.json, after checking that their names are valid and consistent.
 
     Raises:
@@ -58,7 +58,7 @@ def _check_names(file: Path, names: list[str], by_label: dict[str, Any], *, stat
         return
     missing = "id2label is missing" if not names else f"id2label has the names {', '.join(names)}"
     what = f"{file}: label2id has the names {', '.join(others)}, but {missing}"
-    if not names and not stated and len(others) != 2:  # transformers makes two labels
+    if not names and not stated and len(others) != 2:  # transformers assumes two labels by default
         raise InputError(f"{what}. Add id2label with the names of label2id.")
     log.warning(
         "%s. Only names in id2label are used. If the names in label2id are right, write them into id2label.", what

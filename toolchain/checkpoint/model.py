@@ -44,15 +44,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DEFAULT_MAX_LENGTH = 128
-MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # of files that other programs saved
-OTHER_CLASSES = {"embedding": "AutoModel", "tokens": "AutoModelForTokenClassification"}  # by the name of the head
+# Byte order marks, with which some programs begin a text file. JSON must not have one.
+MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
-# Patterns of the files of a checkpoint.
+# Head -> auto class of transformers that loads the model. All other heads use AutoModelForSequenceClassification.
+OTHER_CLASSES = {"embedding": "AutoModel", "tokens": "AutoModelForTokenClassification"}
+
+# Patterns of the names of a checkpoint's files.
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
 PICKLE_FILES = ("pytorch_model*.bin", "*.bin.index.json")
 CODE_FILES = ("*.py",)
 
-# Of a hub repository, the root and modules such as 1_Pooling are downloaded, and no other formats or pages.
+# What is not downloaded from a hub repository: subfolders, except modules such as 1_Pooling; weights in other formats;
+# documentation and images.
 OTHER_FORMATS = ("h5", "msgpack", "ot", "onnx*", "pt", "pth", "ckpt", "gguf", "tflite", "mlmodel", "pkl", "npz", "zip")
 NOT_DOWNLOADED = ("[!0-9]*/*", *(f"*.{form}" for form in (*OTHER_FORMATS, "md", "png", "jpg", "gif", "pdf")))
 
@@ -69,7 +73,7 @@ class Source:
 
     name: str
     folder: Path
-    config: dict[str, Any]  # config.json of any architecture
+    config: dict[str, Any]  # the keys depend on the architecture
     allow_pickle: bool = False
     trust_remote_code: bool = False
     ignore_unused: str | None = None
@@ -198,7 +202,7 @@ def _from_hub(name: str, *, allow_pickle: bool, code: bool, download: bool) -> P
 
     skipped = [*NOT_DOWNLOADED, *(() if allow_pickle else ("*.bin",)), *(() if code else CODE_FILES)]
     try:
-        with still():  # the hub's library draws bars of its own
+        with still():  # the hub's library draws its own progress bars
             return Path(snapshot_download(name, ignore_patterns=skipped, local_files_only=not download))
     except (HFValidationError, RepositoryNotFoundError) as error:
         raise UsageError(
@@ -291,7 +295,7 @@ def _load_tokenizer(place: Path, folder: Path, *, trust_remote_code: bool) -> "P
     _check_packages(place, folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
-        # Without any file of a vocabulary, transformers silently makes a tokenizer of special tokens alone.
+        # If all files of the vocabulary are missing, transformers makes a tokenizer with special tokens only.
         empty = not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)
     except ImportError as error:
         raise MachineError(f"{folder}: its tokenizer cannot be loaded: {why_no_package(error)}") from error

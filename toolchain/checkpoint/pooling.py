@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 MODULES = "modules.json"
 
-# Name in a task's TOML -> the key that is true in the configuration of the pooling.
+# Pooling in a task's TOML -> the key that is true for it in the pooling's config.json of sentence-transformers.
 MODES = dict(zip(POOLINGS, ("pooling_mode_mean_tokens", "pooling_mode_cls_token"), strict=True))
 
-# The least length that a vector is divided by. A row of padding has the length 0, and float16 has no smaller number
-# that is exact; the vectors of texts are far longer.
+# The least length that a vector is divided by. The vector of a row of padding has the length 0; the vectors of texts
+# are far longer. A much smaller value would lose precision in float16, whose smallest normal number is 6.1e-5.
 LEAST_LENGTH = 1e-4
 
 
@@ -49,7 +49,7 @@ class Pooling:
             found = hidden[:, 0]
         else:
             real = mask.to(hidden.dtype)
-            # Shares are summed, because a sum of many tokens may exceed the range of float16.
+            # Each vector is weighted before the sum, because the sum of many vectors may exceed the range of float16.
             share = real / real.sum(1, keepdim=True).clamp(min=1)
             found = (hidden * share[:, :, None]).sum(1)
         if not self.normalize:
@@ -66,7 +66,7 @@ def read_modules(folder: Path) -> tuple[Path, Pooling | None]:
             token, and a normalisation.
     """
     file, config = folder / MODULES, folder / "config.json"
-    if not file.is_file() or (config.is_file() and says_classifier(_read(config))):  # a cross-encoder has one too
+    if not file.is_file() or (config.is_file() and says_classifier(_read(config))):  # a cross-encoder has it too
         return folder, None
     modules = _read(file)
     if not isinstance(modules, list) or not all(isinstance(one, dict) for one in modules):
@@ -87,7 +87,7 @@ def read_modules(folder: Path) -> tuple[Path, Pooling | None]:
 
 def choose_pooling(
     folder: Path, config: dict[str, Any], asked: Pooling | None, stated: Pooling | None
-) -> Pooling | None:  # config.json of any architecture
+) -> Pooling | None:  # the keys of `config` depend on the architecture
     """Return the pooling to use for a checkpoint; None for a model with a head, such as a classifier.
 
     Args:

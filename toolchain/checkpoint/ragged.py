@@ -47,7 +47,7 @@ class Ragged(Sequence[list[int]]):
         """Return the rows at `indices`, in that order."""
         lengths = self.lengths[indices]
         starts = _starts(lengths)
-        # A number has the same offset from the first number of its row here and there.
+        # Index of each number in self.values: the start of its row there, plus the number's offset in the row.
         places = np.arange(starts[-1]) + np.repeat(self.starts[:-1][indices] - starts[:-1], lengths)
         return Ragged(self.values[places], starts)
 

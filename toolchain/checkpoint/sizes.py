@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig
 
-# The type of values of config.json that are read before transformers reads the file, and the type's name in JSON.
+# Keys of config.json that are read before transformers reads the file -> the type of the value, and its name in JSON.
 FORMS = {
     "model_type": (str, "string"),
     "architectures": (list, "array"),
@@ -26,19 +26,20 @@ FORMS = {
     "problem_type": (str, "string"),
 }
 
-# Keys for which transformers makes a list of that length before it makes a weight -> the largest value allowed, which
-# is several times that of any published encoder. All other whole numbers are sizes of tensors, which have 64 bits.
+# Pattern of keys -> the largest value allowed, several times that of any published encoder. From these values
+# transformers makes lists before it makes the first weight, so `check_size` would find a huge value too late.
 LISTS = {r"(\w+_)?layers?": 1_000, "num_labels": 1_000_000}
+# The largest value allowed for other keys. Whole numbers are mostly sizes of tensors, which PyTorch stores in 64 bits.
 MOST = 2**63 - 1
 
-# Elements of buffers that a model computes and no file holds, such as the numbers of the positions: 0.5 GB at most.
+# Elements allowed in buffers that a model computes and no file contains, such as position ids: 0.5 GB in int64.
 BUFFERS = 2**26
 
-# Numbers of config.json that a message names.
+# How many of the numbers in config.json a message names.
 SHOWN = 3
 
 
-def check_values(file: Path, config: dict[str, Any]) -> None:  # config.json of any architecture
+def check_values(file: Path, config: dict[str, Any]) -> None:  # the keys depend on the architecture
     """Raise an error if a config.json has a value of a wrong type, or a number so large that loading would not end.
 
     Raises:
@@ -58,9 +59,9 @@ def check_values(file: Path, config: dict[str, Any]) -> None:  # config.json of 
 
 
 def check_size(
-    auto: Any,  # its classes have no common type
+    auto: Any,  # auto classes have no public base class
     config: "PreTrainedConfig",
-    stated: dict[str, Any],  # config.json of any architecture
+    stated: dict[str, Any],  # the keys depend on the architecture
     *,
     stored: int,
     trust_remote_code: bool,
@@ -94,7 +95,7 @@ def check_size(
             auto.from_config(copy.deepcopy(config), trust_remote_code=trust_remote_code)
     except InputError:
         raise
-    except Exception as error:  # each model raises another one; without an absurd number, loading will say why
+    except Exception as error:  # any class; if no number is too large, loading the model reports it
         if any(value > max(stored, BUFFERS) for _, value in _numbers(stated)):
             raise too_large from error
     finally:
@@ -114,7 +115,7 @@ def _counter(left: int, error: InputError) -> Callable[..., None]:
     return registered
 
 
-def _numbers(config: dict[str, Any]) -> Iterator[tuple[str, int]]:  # config.json of any architecture
+def _numbers(config: dict[str, Any]) -> Iterator[tuple[str, int]]:  # the keys depend on the architecture
     """Yield (key, number) for each whole number in a JSON object, including nested objects and lists."""
     left: list[tuple[str, Any]] = list(config.items())
     while left:
@@ -127,6 +128,6 @@ def _numbers(config: dict[str, Any]) -> Iterator[tuple[str, int]]:  # config.jso
             yield key, value
 
 
-def _largest(config: dict[str, Any]) -> str:  # config.json of any architecture
+def _largest(config: dict[str, Any]) -> str:  # the keys depend on the architecture
     found = sorted(_numbers(config), key=lambda one: -one[1])[:SHOWN]
     return ", ".join(f"{key} is {value}" for key, value in found)

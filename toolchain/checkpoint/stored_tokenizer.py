@@ -11,8 +11,8 @@ from toolchain.records.bundle import StoredTokenizerRecord
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# The files of a tokenizer in the Rust library's format: the checkpoint's own, and one that a bundle has beside it if
-# transformers makes another tokenizer from the checkpoint's files, such as by options of tokenizer_config.json.
+# Files of a tokenizer in the Rust library's format. The first is the checkpoint's own file. A bundle has the second too
+# if transformers makes a different tokenizer from the checkpoint's files, such as by options of tokenizer_config.json.
 CHECKPOINTS, OWN = "tokenizer.json", "tokenizer.rust.json"
 
 
@@ -39,7 +39,7 @@ class StoredTokenizer:
             raise InputError(f"{folder}: the bundle has no {record['file']}. Build the bundle again with --force.")
         try:
             self.backend_tokenizer = Tokenizer.from_str(files[record["file"]].decode())
-        except Exception as error:  # its binding raises Exception itself
+        except Exception as error:  # the library tokenizers raises Exception itself
             why = first_line(error)
             raise InputError(
                 f"{folder / record['file']}: this is not a tokenizer: {why}. Build the bundle again with --force."
@@ -104,6 +104,6 @@ def tokenizer_files(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> list[
     return sorted(name for name in named if (folder / name).is_file())
 
 
-def _comparable(content: dict[str, Any]) -> dict[str, Any]:  # the format of another library
+def _comparable(content: dict[str, Any]) -> dict[str, Any]:  # any JSON: another library's format
     """Return the content of a tokenizer.json without truncation and padding, which `TextEncoder` sets itself."""
     return {key: value for key, value in content.items() if key not in ("truncation", "padding")}

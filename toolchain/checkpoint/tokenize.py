@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-# Input name -> rows of ints.
+# Name of a model input -> its values for each row, such as token ids.
 Columns = Mapping[str, Sequence[Sequence[int]]]
 
 
@@ -113,7 +113,7 @@ class RemoteTexts(Tokens):
         return {name: np.array(part, object)[:, None] for name, part in zip(TEXT_INPUTS, parts, strict=False)}
 
 
-# Tokenizes texts; every backend has such a function.
+# A function that tokenizes texts. Every backend has one.
 Encode = Callable[[list[Text]], Tokens]
 
 
@@ -181,7 +181,7 @@ class TextEncoder:
         tokens = Tokens(
             {name: columns[name] for name in self._inputs}, self.pad_values, equal_length=self._equal_length
         )
-        if not tokens.lengths.all():  # the tokenizer adds no special tokens, and the text has none of its own
+        if not tokens.lengths.all():  # a row is empty if its text has no tokens and the tokenizer adds none
             text = texts[int(np.argmin(tokens.lengths))]
             what = f"the text {' '.join(text)!r:.60} has no tokens, so the model cannot be run on it. Remove the row."
             raise TextError(text, what)
@@ -240,7 +240,7 @@ class TextEncoder:
 
         The library releases Python's global interpreter lock, so a model can run at the same time.
         """
-        if len(texts) == 1:  # without the library's threads, which cost more time than one row
+        if len(texts) == 1:  # `encode` starts no threads, which would take longer than one row
             found = [rust.encode(*texts[0])]
         else:
             found = rust.encode_batch_fast(texts if len(texts[0]) == 2 else [text for (text,) in texts])
@@ -260,7 +260,7 @@ class TextEncoder:
         rust.encode_special_tokens = self.split_special_tokens
         rust.enable_truncation(self.max_length, direction=self._tokenizer.truncation_side)
         if isinstance(self._tokenizer, StoredTokenizer):
-            return rust  # compared when the bundle was built
+            return rust  # the build compared its token ids with transformers'
         for columns in (1, 2):
             texts = [*probe_texts(columns), ("",) * columns, long_text(columns, self.max_length)]
             if self.max_length <= self._tokenizer.num_special_tokens_to_add(pair=columns == 2):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from toolchain.checkpoint.model import Source
 
-# Ends of the names of a buffer of older transformers versions: the constant score of a masked position, -1e4 or -1e9.
+# Endings of the names of buffers that older transformers versions saved: the score of masked positions, -1e4 or -1e9.
 MASK_VALUES = ".attn.masked_bias", ".attention.masked_bias"
 
 
@@ -29,7 +29,7 @@ def load_as(name: str, source: "Source", *, kind: str, attention: str | None = N
     import transformers
 
     silence()
-    torch.set_num_threads(cpu_threads())  # torch counts the processors, not those that a container's quota allows
+    torch.set_num_threads(cpu_threads())  # torch's default ignores the CPU quota of a container
     auto = getattr(transformers, name)
     try:
         config = _config(source, attention)
@@ -40,7 +40,7 @@ def load_as(name: str, source: "Source", *, kind: str, attention: str | None = N
             dtype=torch.float32,
             use_safetensors=not source.allow_pickle or None,
             trust_remote_code=source.trust_remote_code,
-            ignore_mismatched_sizes=True,  # refused below, with the name of the weight
+            ignore_mismatched_sizes=True,  # check_loaded refuses them, with the name of the weight
             output_loading_info=True,
         )
     except ImportError as error:
@@ -49,7 +49,7 @@ def load_as(name: str, source: "Source", *, kind: str, attention: str | None = N
         why = why_no_model(source.folder, source.config, error, trusted=source.trust_remote_code)
         raise InputError(f"{source.folder}: the checkpoint cannot be loaded as {kind}: {why}") from error
     missing = info["missing_keys"]
-    if source.pooling:  # the class has a pooler that is trained with a head alone, and nothing reads it
+    if source.pooling:  # the class has a pooler layer, which embedding models neither train nor read
         missing = {name for name in missing if not name.startswith("pooler.")}
     if (missing or info["mismatched_keys"]) and (fault := fault_of_class(source.folder, source.config)):
         raise InputError(f"{source.folder}: {fault}")
@@ -79,7 +79,7 @@ def _config(source: "Source", attention: str | None) -> "PreTrainedConfig":
 
     config = AutoConfig.from_pretrained(source.folder, trust_remote_code=source.trust_remote_code)
     config.return_dict, config.chunk_size_feed_forward, config.output_attentions = True, 0, False
-    config._attn_implementation = attention  # None: transformers chooses; from_pretrained would keep config.json's
+    config._attn_implementation = attention  # with None, transformers chooses and ignores config.json
     return config
 
 
@@ -99,7 +99,7 @@ def _trained(model: "PreTrainedModel", unused: set[str]) -> set[str]:
     try:
         with torch.device("meta"):
             encoder = type(model.base_model)(model.config)
-    except Exception:  # code from a checkpoint, which may need other arguments
+    except Exception:  # the class may be a checkpoint's own, with other arguments
         return unused
     known = {f"{model.base_model_prefix}.{name}" for name in encoder.state_dict()}
     return unused - known
