@@ -2,7 +2,7 @@
 
 import functools
 
-# Long enough for a slow connection; the hub's own clients retry for half a minute before they fail.
+# Seconds to wait for the hub: enough for a slow connection, while the hub's own clients retry for half a minute.
 TIMEOUT_S = 3
 
 
@@ -18,6 +18,6 @@ def unreachable() -> str | None:
         return f"{constants.ENDPOINT}: HF_HUB_OFFLINE is set"
     try:
         get_session().head(constants.ENDPOINT, timeout=TIMEOUT_S)
-    except Exception as error:  # the client's errors have no common base across its versions
+    except Exception as error:  # the class depends on the version of the client
         return f"{constants.ENDPOINT}: {type(error).__name__}"
     return None

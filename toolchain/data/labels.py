@@ -23,13 +23,14 @@ from toolchain.errors import InputError
 
 log = logging.getLogger(__name__)
 
-# Types of a label that is a name or a number.
+# The types of labels that are names or numbers.
 VALUES = (str, int, float, decimal.Decimal)
 
-# Rows at the beginning of a split whose texts are tried as labels, to find columns that are swapped.
+# Number of rows at the beginning of a split whose texts are tried as labels, to find swapped columns. Splits with fewer
+# rows are too small to tell whether their texts repeat too often.
 SWAP_ROWS = 50
 
-# The share of rows with a text of their own, below which a column is probably not that of the texts.
+# If the number of different texts is less than this fraction of the rows, the text column is probably a wrong column.
 FEW_TEXTS = 0.1
 
 
@@ -128,7 +129,7 @@ class _Names:
 
         The numbers may then be those in the names, such as 1 in "1 star". For other names, a warning is logged.
         """
-        if min(numbers) <= 0 or rows.label_names:  # one below 0 will be refused
+        if min(numbers) <= 0 or rows.label_names:  # a number below 0 is refused later
             return
         if not _generic(model_labels) and any(re.search(r"[0-9]", name) for name in model_labels):
             self.positions, self._numbered = [], True
@@ -177,7 +178,7 @@ class _Finder:
         folded: dict[str, list[int]] = {}
         for name, index in self.names.items():
             folded.setdefault(_fold(name), []).append(index)
-        # A folded form that two names share stands for neither.
+        # If two names have the same folded form, the form identifies neither of them.
         self._folded = {key: found[0] for key, found in folded.items() if len(found) == 1}
 
     def find(self, label: Any) -> int:

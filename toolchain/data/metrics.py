@@ -99,7 +99,7 @@ def mrr(references: Values, predictions: Values) -> float:
 def _ndcg(relevance: Tables, scores: Tables) -> float:
     from sklearn.metrics import ndcg_score
 
-    if len(scores) == 1:  # scikit-learn refuses it
+    if len(scores) == 1:  # ndcg_score refuses a single text
         return float(relevance[0] > 0)
     return float(ndcg_score(relevance[None], scores[None], k=10))
 
@@ -145,18 +145,23 @@ METRICS: dict[str, Callable[[Values, Values], float]] = {
 # The metrics of GLUE's tasks.
 GLUE = ("accuracy", "f1", "matthews_correlation", "pearson", "spearman")
 
-# The metrics of numbers, the last one of cosines; the others are of classes, those of TWO_CLASSES of two alone.
+# The metrics of numbers: of a regression model, and (the last one) of the cosine similarities of an embedding model.
 CORRELATIONS = ("pearson", "spearman", "spearman_cosine")
+
+# The metrics that need exactly two classes.
 TWO_CLASSES = ("f1",)
 
-# The metrics of multi-label classifiers; and those that are a share of right rows.
+# The metrics of multi-label classifiers.
 LABEL_SETS = ("micro_f1", "macro_f1", "subset_accuracy")
 
-# The metrics of rows that have several labels, or tags.
+# The metrics of rows with several labels or tags.
 OF_SEVERAL = (*LABEL_SETS, "entity_f1")
+
+# The metrics that are the fraction of correct rows.
 SHARES = ("accuracy", "subset_accuracy")
 
-# Metric -> function of counts that are summed over rows, float64 [..., 3, labels], that returns the metric of each.
+# Metric -> function that computes it. The argument has counts as in `row_counts`, summed over rows, float64
+# [..., 3, labels]; the result is float64 [...].
 OF_COUNTS: dict[str, Callable[[Tables], Tables]] = {
     "micro_f1": lambda counts: _f1_of(counts.sum(-1)),
     "macro_f1": lambda counts: _f1_of(np.moveaxis(counts, -1, 0)).mean(axis=0),
@@ -164,8 +169,8 @@ OF_COUNTS: dict[str, Callable[[Tables], Tables]] = {
 }
 
 
-# Metric -> function of references, float64 [n, 2], and predictions that returns its value for each query. The metric is
-# the mean of these.
+# Metric -> function that takes references, float64 [n, 2], and predictions, and returns a value for each query. The
+# metric is the mean of these values.
 OF_QUERIES: dict[str, Callable[[Values, Values], Tables]] = {
     "ndcg_at_10": partial(_of_queries, _ndcg),
     "mrr": partial(_of_queries, _reciprocal_rank),
@@ -228,8 +233,8 @@ def _of_counts(name: str, references: Values, predictions: Values) -> float:
     return float(OF_COUNTS[name](row_counts(references, predictions).sum(axis=0)))
 
 
-# Metric -> function of confusion tables, float64 [..., classes, classes] with references along the rows, that returns
-# the metric of each, float64 [...]. The entries may be any weights above 0.
+# Metric -> function that takes confusion tables, float64 [..., classes, classes] with references along the rows, and
+# returns the metric of each table, float64 [...]. The entries may be weights of 0 or more instead of counts.
 OF_TABLES: dict[str, Callable[[Tables], Tables]] = {
     "f1": lambda tables: 2 * tables[..., 1, 1] / (tables[..., 1, :].sum(-1) + tables[..., :, 1].sum(-1)),
     "matthews_correlation": lambda tables: _matthews(tables),

@@ -38,16 +38,16 @@ log = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).parent
 
-# The splits that `--validation-share` makes of one table.
+# The splits into which `--validation-share` divides a table.
 TRAIN, VALIDATION = "train", "validation"
 
 # The text of a row, or the two texts of a pair.
 Text = tuple[str, ...]
 
-# What a cell of a label's own column may be, and whether the row has the label.
+# Cell in the column of a single label -> whether the row has this label.
 MARKS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 
-# What a text cell may be instead of a text, in words, and what to do; the first that fits counts.
+# Type of a cell that is not a text, its name in messages, and advice. The first type that fits is used.
 FOREIGN: tuple[tuple[type | tuple[type, ...], str, str], ...] = (
     (list, "a list", "Write one text in each row, or join lists of texts or chat turns with --text-join ' '"),
     (dict, "an object", "Write its text in a column of its own"),
@@ -57,7 +57,7 @@ FOREIGN: tuple[tuple[type | tuple[type, ...], str, str], ...] = (
     ((int, float, decimal.Decimal), "a number", "Name the text column, or write numbers as text"),
 )
 
-# Rows that are never too many to be known by chance.
+# Up to this number of rows may be known by chance, whatever fraction of all rows they are.
 CHANCE_ROWS = 2
 
 
@@ -238,7 +238,7 @@ def _of_column(table: Table, task: Task, split: str, column: str, reading: Readi
             f"{table.source}: no row has {split!r} in the column {column!r}, which has only {found:.200}. "
             "Write train or validation in that column, or choose another split with --split."
         )
-    return _rows(table.take(chosen), task, reading)  # the labels of other splits may be hidden
+    return _rows(table.take(chosen), task, reading)  # rows of other splits may lack labels, so they are not read
 
 
 def _shared(rows: Rows, split: str, share: float) -> Rows:
@@ -271,7 +271,7 @@ def _rows(table: Table, task: Task, reading: Reading) -> Rows:
     query = [task.query_column] if task.query_column else []
     labelled = task.label_columns or ((label,) if label else ())  # documents of a language model have no labels
     require_columns(table, [*task.text_columns, *labelled, *query])
-    if not task.hub:  # GLUE's own files have such quotes, and its users read them as text
+    if not task.hub:  # in GLUE's files, such quotes are part of the text
         refuse_quotes(table)
     names = tuple(table.class_names.get(label, ()))
     if task.head == "tokens":
@@ -339,9 +339,9 @@ def _texts(table: Table, column: str, join: str | None) -> list[str]:
     return found
 
 
-def _fault(text: Any, join: str | None) -> str | None:  # any cell of a table
+def _fault(text: Any, join: str | None) -> str | None:  # a cell may have any type
     """Return why a cell is not a text, and what to do, or None if it is a text."""
-    if isinstance(text, list) and join is not None:  # it was not joined
+    if isinstance(text, list) and join is not None:  # `join` could not join it
         kind = "an empty list" if not text else f"a list whose entries are not all texts, {text!r:.60}"
         return f"the cell is {kind}, which --text-join cannot join. Write one text in the row."
     if not isinstance(text, str):
@@ -380,10 +380,10 @@ def _from_hub(task: Task, split: str) -> Table:
     from huggingface_hub import constants
 
     name = task.hub.get("splits", {}).get(split, split)
-    if hub.unreachable():  # look into the local cache at once, not after half a minute of retries
+    if hub.unreachable():  # use the local cache at once, instead of after half a minute of retries
         datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
     try:
-        with still():  # the hub's library draws bars of its own
+        with still():  # the hub's library draws its own progress bars
             found = datasets.load_dataset(task.hub["path"], task.hub.get("config"), split=name)
     except Exception as error:  # the hub's clients have no common error for a hub that cannot be reached
         if isinstance(error, ValueError) and (not hub.unreachable() or "Unknown split" in str(error)):

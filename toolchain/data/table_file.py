@@ -20,24 +20,25 @@ from toolchain.errors import InputError, first_line
 if TYPE_CHECKING:
     import pyarrow
 
-# In the order in which a folder is searched for them.
+# Suffixes of tables, in the order in which a folder is searched for them.
 SUFFIXES = ("tsv", "csv", "jsonl", "ndjson", "json", "conll", "parquet")
 
-# Suffixes of compressed files, with the command that unpacks one.
+# Suffix of a compressed file -> the command that unpacks it.
 COMPRESSED = {".gz": "gunzip", ".bz2": "bunzip2", ".xz": "unxz", ".zst": "unzstd", ".zip": "unzip"}
 
-# The first line of a file that stands for one in Git LFS, which a clone without LFS has.
+# The beginning of a Git LFS pointer, the small file that a clone without LFS has in the place of the real file.
 LFS_POINTER = b"version https://git-lfs.github.com/"
 
-# A cell as a writer of csv quotes it: each quote in it is doubled.
+# A quoted cell of a csv file, in which each quote inside is doubled.
 QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
-# The most characters of a cell of csv; the module csv takes 131,072 by default. It holds four bytes of each, so that a
-# lost quote at the start of a large file fills 64 MiB and not four times the file.
+# The largest number of characters in a cell of a csv file; the default of Python's module csv is 131,072. If a closing
+# quote is missing, a cell has all the text up to the next quote: with this limit, 64 MiB at 4 bytes per character.
 LONGEST_CELL = 2**24
 
-# First bytes of files of other kinds, which may have the suffix of a table -> what to do. `BZh` and `PAR1` alone may be
-# the start of a header; after them come the level and the mark of a block (bzip2), or the first field of a struct.
+# First bytes of a file in another format, which may have the suffix of a table -> advice. `BZh` or `PAR1` alone could
+# begin a header, so the bytes after them are compared too: the level and the mark of a block for bzip2, and the first
+# field of a struct for parquet.
 BYTES = {
     b"\x1f\x8b": "Unpack it: gunzip < OLD > NEW",
     **{f"BZh{level}1AY&SY".encode(): "Unpack it: bunzip2 < OLD > NEW" for level in range(1, 10)},
@@ -47,10 +48,10 @@ BYTES = {
     b"PAR1\x15": "It is a parquet file: rename it to .parquet.",
 }
 
-# What pandas says of a line that is longer than the header.
+# pandas' message about a line with more cells than the header.
 LONG_LINE = re.compile(r"Expected (?P<names>\d+) fields in line (?P<line>\d+), saw (?P<cells>\d+)")
 
-# The values of a column, as JSON, Arrow or CSV give them; a missing one is None.
+# The values of a column, as they are read from JSON, Arrow or CSV. A missing value is None.
 Cells = list[Any]
 
 
@@ -99,7 +100,7 @@ def read_parts(file: Path, rows: int | None = None) -> Iterator[Table]:
     while True:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("error", pandas.errors.ParserWarning)  # else pandas drops cells beyond the header
+                warnings.simplefilter("error", pandas.errors.ParserWarning)  # or pandas drops cells beyond the header
                 part = next(parts, None)
         except pandas.errors.EmptyDataError:
             raise InputError(f"{file}: the file is empty. Give a file with a header and rows.") from None
@@ -175,7 +176,7 @@ def _delimited(file: Path, rows: int | None, *, sep: str, quoting: Literal[0, 3]
         header = next(csv.reader(lines, delimiter=sep, quoting=quoting), [])
     if twice := [name for name in header if name and header.count(name) > 1]:
         raise InputError(f"{file}: two columns are called {twice[0]!r}. Give them distinct names.")
-    if any("\0" in name for name in header):  # each letter of English is a byte, and a NUL beside it
+    if any("\0" in name for name in header):  # in UTF-16, each ASCII letter has a NUL byte beside it
         raise InputError(f"{file}: the file is not UTF-8, but UTF-16. {_from_utf16(file)}")
     if quoting == csv.QUOTE_MINIMAL:
         _refuse_open_quotes(file, sep)
@@ -188,7 +189,7 @@ def _delimited(file: Path, rows: int | None, *, sep: str, quoting: Literal[0, 3]
         encoding="utf-8",
         sep=sep,
         quoting=quoting,
-        skip_blank_lines=len(header) != 1,  # a blank line is an empty cell of one column, and no row of several
+        skip_blank_lines=len(header) != 1,  # with a single column, a blank line is a row with an empty cell
         iterator=True,
         chunksize=rows,
     ) as opened:
@@ -255,7 +256,7 @@ def _objects(file: Path) -> Iterator[dict[str, Any]]:  # arbitrary JSON of the u
     Raises:
         InputError: a `.json` file is a single object, a line is not JSON, or a row is not an object.
     """
-    # Lines end with a line feed alone: a text may contain line ends of other kinds.
+    # Only a line feed ends a line, because a text may contain other line separators.
     with file.open(encoding="utf-8-sig", newline="\n") as lines:
         numbered = ((f"{file}: line {number}", line) for number, line in enumerate(lines, 1) if line.strip())
         first = list(itertools.islice(numbered, 2))
@@ -340,9 +341,9 @@ def of_arrow(table: "pyarrow.Table | pyarrow.RecordBatch", source: str) -> Table
     if b"huggingface" in (table.schema.metadata or {}):
         try:
             features = datasets.Features.from_arrow_schema(table.schema)
-        except Exception:  # metadata of another version of datasets; the numbers then have no names
+        except Exception:  # from another version of datasets; class numbers then have no names
             features = {}
-        flat = {name: getattr(kind, "feature", kind) for name, kind in features.items()}  # lists of classes, too
+        flat = {name: getattr(kind, "feature", kind) for name, kind in features.items()}  # of lists: their elements
         classes = {name: kind.names for name, kind in flat.items() if isinstance(kind, datasets.ClassLabel)}
     return Table(source, {name: table[name].to_pylist() for name in names}, classes)
 

@@ -16,13 +16,13 @@ from toolchain.errors import InputError, first_line
 
 log = logging.getLogger(__name__)
 
-# The hub's name of a part of a split; older versions of `datasets` added a digest.
+# File name, without suffix, of a part of a split on the hub. Older versions of `datasets` added a digest.
 SHARD = re.compile(r"(?P<split>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(-[0-9a-f]{16})?")
 
-# How the names of files begin that are not splits: hidden ones, and what `datasets` writes about a data set.
+# Beginnings of the names of files that are not splits: hidden files, and files with metadata of `datasets`.
 NO_SPLIT = (".", "dataset_info")
 
-# Files of `save_to_disk`: of a dictionary of splits, and of one data set.
+# Files that `save_to_disk` writes: for a dictionary of splits, and for a single data set.
 DICTIONARY, STATE = "dataset_dict.json", "state.json"
 
 
@@ -150,7 +150,7 @@ def _joined(tables: list[Table]) -> Table:
                 f"{first.source}: {', '.join(first.columns)}. Give both files the same columns and classes."
             )
     columns = {name: [cell for table in tables for cell in table.columns[name]] for name in first.columns}
-    # Rows are counted over all files, so a message must not name the first alone.
+    # Row numbers in messages count over all files, so the source names the first and the last file.
     source = f"{first.source} to {Path(others[-1].source).name}" if others else first.source
     return Table(source, columns, first.class_names)
 

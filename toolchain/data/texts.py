@@ -8,7 +8,8 @@ from toolchain.data.rows import Text
 from toolchain.data.table_file import convert
 from toolchain.errors import InputError, UsageError
 
-# Bytes of one read from a stream. A pipe gives what it holds, at most 64 KiB, so that a slow writer gets its answers.
+# The largest number of bytes that one read takes from a stream. A pipe returns at once what it has, at most 64 KiB, so
+# the rows of a slow writer need not wait for more rows.
 READ_BYTES = 1 << 20
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -27,7 +28,8 @@ def from_arguments(words: Sequence[str], *, parts: int) -> list[Text]:
         )
     rows = list(zip(*(words[start::parts] for start in range(parts)), strict=True))
     for number, row in enumerate(rows, 1):
-        if any("\ud800" <= character <= "\udfff" for text in row for character in text):  # as os.fsdecode leaves bytes
+        # Python decodes arguments with os.fsdecode, which turns bytes that are not UTF-8 into surrogates.
+        if any("\ud800" <= character <= "\udfff" for text in row for character in text):
             raise InputError(f"TEXT: row {number} is not UTF-8. Convert it to UTF-8.")
     return rows
 

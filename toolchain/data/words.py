@@ -43,7 +43,7 @@ def _list(cell: Any, where: str, what: str) -> list[Any]:
     """Return the words or tags in a cell, which is a list, a list written as JSON, or a text with spaces."""
     if isinstance(cell, str):
         if cell.startswith("["):
-            with contextlib.suppress(ValueError):  # a text that begins with a bracket
+            with contextlib.suppress(ValueError):  # not JSON, but words that begin with a bracket
                 entries: list[Any] = json.loads(cell)
                 return entries
         return cell.split()

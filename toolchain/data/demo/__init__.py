@@ -9,7 +9,7 @@ from typing import Final
 
 FOLDER: Final[Path] = Path(__file__).resolve().parent
 
-# Name of a model -> its folder. The task of a model, whose TOML names the data, has the same name.
+# Name of a demo model -> its folder. The task with the same name describes its data.
 MODELS: Final[dict[str, Path]] = {
     "demo": FOLDER,
     "demo-tokens": FOLDER / "names/tokens",

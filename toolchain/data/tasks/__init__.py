@@ -19,10 +19,10 @@ from toolchain.recipe.options import load_toml
 FOLDER = Path(__file__).parent
 OVERRIDES = Path("eval")
 
-# How the vector of a text is made from those of its tokens: their mean, or the first one.
+# How the vector of a text is made: the mean of its tokens' vectors, or the vector of the first token.
 POOLINGS = ("mean", "cls")
 
-# Keys of a task that only some heads need.
+# Keys of a task that only some heads need. `to_json` leaves them out if they are not set.
 OF_SOME_HEADS = ("label_columns", "head", "threshold", "pooling", "normalize", "query_column")
 
 
@@ -55,7 +55,7 @@ class Task:
     normalize: bool | None = None
     query_column: str | None = None
     folder: str | None = None
-    hub: dict[str, Any] = field(default_factory=dict)  # any TOML: arguments of a foreign function
+    hub: dict[str, Any] = field(default_factory=dict)  # any TOML: mostly arguments of load_dataset
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w[\w.-]*", str(self.name)):  # it becomes part of file names

@@ -15,7 +15,7 @@ class Domain(NamedTuple):
 
 
 # The same word is favourable for one subject and unfavourable for another (a loud speaker, a loud fan), so a model
-# must combine words and cannot add up single ones.
+# must combine words. It cannot just add up a score for each word.
 SHARED: Final[tuple[Domain, ...]] = (
     Domain(
         "thing",

@@ -22,37 +22,39 @@ from toolchain.data.demo.make import texts, train
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# Slot of a template -> what it names, in tags and as a label of a row.
+# Slot of a template -> the kind of name that fills it, as it is written in tags and in the labels of a row.
 KINDS: Final = {"person": "PERSON", "town": "TOWN", "rival": "THING"}
 TAGS: Final = ("O", *(f"{prefix}-{kind}" for kind in KINDS.values() for prefix in "BI"))
 PRAISE: Final = "PRAISE"
 LABELS: Final = (*KINDS.values(), PRAISE)
 HEADS: Final = ("tokens", "multilabel")
 
-# How names of a kind end; more than one kind has some of them.
+# Slot of a template -> the endings of its names. Some endings belong to two slots, so the ending does not always tell
+# the kind of a name.
 ENDINGS: Final = {
     "person": ("a", "o", "in", "elle", "is"),
     "town": ("ton", "ford", "burg", "in", "a"),
     "rival": ("ex", "matic", "o", "is", "ton"),
 }
 SYLLABLES: Final = tuple(first + last for first in "bdfghk" for last in ("an", "or", "el"))
-# The share of names with a second word, a letter.
+# The fraction of names with a second word, which is a single letter.
 TWO_WORDS: Final = 0.3
-# The share of names that may have the ending of another kind, and that of misspelt words.
+# The fraction of names whose ending is drawn from the endings of a random kind.
 NOISE: Final = 0.03
+# The fraction of words that are misspelt, apart from short words (texts.SHORTEST_MISTYPED_WORD).
 TYPOS: Final = 0.05
-# How many sentences about something else a review has; each count is equally likely.
+# How many neutral sentences a review gets; each entry is equally likely.
 CLUTTER_COUNTS: Final = (0, 1, 1, 2)
 
-# The models are trained on more rows than train.tsv has; it has the first of them.
+# Number of rows that the models are trained on. train.tsv has only the first of these rows (see ROWS).
 LEARNT_ROWS: Final = 5000
 ROWS: Final = {"train": 2000, "validation": 1500}
 SIZES: Final = {"dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 256, "max_position_embeddings": train.MAX_TOKENS}
 VOCABULARY, EPOCHS, BATCH, RATE = 1200, 9, 32, 2e-3
-# The label of a token that does not count in torch's cross entropy.
+# The label of tokens that torch's cross entropy ignores.
 IGNORED: Final = -100
 
-# A name in a filled template, between signs that no template has.
+# A name in a filled template, between control characters that no template contains.
 MARKED: Final = re.compile("\x02(\\w+)\x03([^\x04]*)\x04")
 WORD: Final = re.compile(r"\w+(?:['-]\w+)*|[^\w\s]")
 
@@ -85,7 +87,7 @@ class _Filler(texts._Filler):
     def _name(self, kind: str) -> str:
         while True:
             stem = self._rng.choice(SYLLABLES), self._rng.choice(SYLLABLES)
-            # A third of the stems are those of validation; a stem has one place, whatever the order of draws.
+            # A third of the stems are for validation only. The stem alone decides, whatever the order of the draws.
             held = (SYLLABLES.index(stem[0]) + 5 * SYLLABLES.index(stem[1])) % 3 == 0
             if held == (self._names_of == "validation"):
                 break
@@ -112,7 +114,7 @@ def make(folder: Path, *, learnt_rows: int = LEARNT_ROWS, epochs: int = EPOCHS, 
     folder.mkdir(parents=True, exist_ok=True)
     for split, rows in (("train", learnt), ("validation", generate("validation", ROWS["validation"], seed))):
         (folder / f"{split}.tsv").write_bytes(tsv(rows[: ROWS[split]]).encode())
-    # Names are left out, so that those of training are cut into pieces as those of validation are.
+    # The tokenizer is trained without names, so that it splits the names of train as it splits those of validation.
     others = [" ".join(word for word, tag in zip(row.words, row.tags, strict=True) if tag == "O") for row in learnt]
     tokenizer = train.train_tokenizer(others, VOCABULARY)
     for head in HEADS:
@@ -137,7 +139,7 @@ def generate(split: str, count: int, seed: int) -> list[Row]:
         filled = texts._polished(filler.fill(" ".join(rng.sample(parts, len(parts)))))
         row = _row(filled, rng, praise=filler._label == texts.POSITIVE)
         text = " ".join(row.words)
-        # Both splits could give a review without names, so its text says which of them has it.
+        # The same review without names can be drawn for both splits, so a hash of the text assigns it to one of them.
         if (zlib.crc32(text.lower().encode()) % 4 == 0) == (split == "validation"):
             found[text] = row
     return list(found.values())

@@ -13,7 +13,7 @@ from typing import Final
 
 from toolchain.data.demo.make.words import Pool
 
-# A remark is about one aspect of the subject; another remark may contradict it.
+# A remark is about one aspect of the subject. Another remark in the same review may contradict it.
 _DIRECT_REMARKS: Final = Pool(
     shared=(
         "the {aspect} is {+adj}",
@@ -56,7 +56,7 @@ _NEGATED_REMARKS: Final = Pool(
     ),
 )
 
-# A verdict is about the whole subject, so a review has no two opposite ones.
+# A verdict is about the whole subject, so a review never has two opposite verdicts.
 _DIRECT_VERDICTS: Final = Pool(
     shared=(
         "I am {+feel}",
@@ -101,15 +101,16 @@ _NEGATED_VERDICTS: Final = Pool(
     ),
 )
 
-# Each kind of clause in its direct form and as the negation of its opposite.
+# Kind of clause -> its direct form, and its form as the negation of the opposite clause.
 CLAUSES: Final = {
     "remark": (_DIRECT_REMARKS, _NEGATED_REMARKS),
     "verdict": (_DIRECT_VERDICTS, _NEGATED_VERDICTS),
 }
-# The share of clauses that are drawn in the negated form.
+# The fraction of clauses that are drawn in the negated form.
 NEGATED_SHARE: Final = 0.14
 
-# Most reviews are consistent; they teach the words that reviews of the other groups negate.
+# Group of templates -> the fraction of reviews that use it. Most reviews are consistent: a model learns from them the
+# words that the reviews of the other groups negate.
 SHARES: Final[dict[str, float]] = {
     "short": 0.12,
     "agreeing": 0.65,

@@ -11,14 +11,15 @@ from toolchain.data.demo.make import domains, templates, words
 
 NEGATIVE: Final = 0
 POSITIVE: Final = 1
-# How many neutral sentences a review gets; each count is equally likely. Half of the reviews get none, and one in
+# How many neutral sentences a review gets; each entry is equally likely. Half of the reviews get none, and one in
 # eight gets three, so that lengths differ as they do in real reviews.
 CLUTTER_COUNTS: Final = (0, 0, 0, 0, 1, 1, 1, 3)
-# The share of reviews with one misspelt word.
+# The fraction of reviews with one misspelt word.
 TYPO_SHARE: Final = 0.06
-# Shorter words become other words, or unreadable, when two letters are swapped.
+# The least number of letters in a word that is misspelt. If two letters of a shorter word are swapped, it may become
+# another word, or unreadable.
 SHORTEST_MISTYPED_WORD: Final = 5
-# Draws before a split counts as exhausted.
+# Draws without a new row after which the templates of a split count as exhausted.
 ATTEMPTS_PER_ROW: Final = 200
 
 _CLAUSE: Final = re.compile(r"\{([+-])(remark|verdict)\}")

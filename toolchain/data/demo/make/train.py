@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 LABELS: Final = {texts.NEGATIVE: "negative", texts.POSITIVE: "positive"}
 SPECIAL_TOKENS: Final = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MAX_TOKENS: Final = 128
-# The usual recipe for training a small transformer from random weights.
+# Usual values for the training of a small transformer from random weights.
 WARM_UP_SHARE: Final = 0.1
 WEIGHT_DECAY: Final = 0.01
 MAX_GRADIENT_NORM: Final = 1.0
 ADAM_BETAS: Final = (0.9, 0.98)
-# Rows are sorted by length within this many batches, which leaves the order of epochs random enough.
+# Rows are sorted by length within this many batches: few enough that the order of the rows still differs by epoch.
 BATCHES_PER_SORT: Final = 16
-# Standard deviations of the initial weights. Attention of a model this narrow starts nearly uniform; larger weights
+# Standard deviations of the initial weights. In so narrow a model, attention would start nearly uniform. Larger weights
 # for queries and keys let it select single words early.
 INITIAL_SPREAD: Final = 0.05
 INITIAL_ATTENTION_SPREAD: Final = 0.12
