@@ -14,7 +14,7 @@ MODEL_AND_TASK = (
 CALIBRATION = ("calib_samples", "calib_method", "smooth", "calib_data", "calibration")
 GATE = ("max_drop", "confidence", "strict")
 
-# Options of a TensorRT engine. They change no graph.
+# Options of a TensorRT engine. They do not change the graphs of a bundle.
 ENGINE = (
     "calibrator",
     "attention",
@@ -27,7 +27,7 @@ ENGINE = (
     "hardware_compatible",
 )
 
-# Options of what runs, and where.
+# Options that choose what runs: the model's file, the runtime and the device.
 RUNTIME = ("precision", "backend", "url", "token_file", "device", "file", "attention", "cuda_graphs", "compile")
 
 # Options of the energy measurement.
@@ -46,13 +46,13 @@ ENERGY = (
 # Options of a run under MLPerf's LoadGen.
 MLPERF = ("scenario", "min_duration", "target_qps", "target_latency_ms")
 
-# Options of the evaluation of a bundle; the other options of a recipe concern its build. `attention` is of both.
+# Options for the evaluation of a bundle. The other options of a recipe are for its build; `attention` is for both.
 MEASURED = ("split", "threshold", "limit", "halves", *RUNTIME, *ENERGY, *MLPERF)
 
-# What a bundle or a checkpoint from elsewhere is trusted with.
+# Options with which a user says how far a bundle or a checkpoint from elsewhere can be trusted.
 TRUST = ("trust", "allow_pickle", "trust_remote_code", "ignore_unused")
 
-# Title of a group on a help page -> its keys; the others stand under "options".
+# Heading on a help page -> the keys of its options. The other options are listed under "options".
 TITLES = {
     "model and data": (*MODEL_AND_TASK, "split", "limit", "max_length"),
     "precision and quantization": ("precision", *CALIBRATION, "keep", "residual"),

@@ -9,14 +9,14 @@ from typing import Any, get_args
 from toolchain.base.files import open_file
 from toolchain.errors import InputError, UsageError, first_line, meant
 
-# Keys of a recipe that were given, with their values. Each key has a type of its own, which `check` enforces.
+# The keys of a recipe that were given, with their values. The type of a value depends on its key; `check` enforces it.
 RecipeValues = dict[str, Any]
 
-# Options that let a checkpoint run code. A person gives them on the command line: neither a recipe nor a bundle, which
-# may come from somebody else, can consent for its user.
+# Options that let a checkpoint run code. Only the user can give them, on the command line. A recipe or a bundle may
+# come from somebody else, so it cannot give them for the user.
 CONSENT = ("allow_pickle", "trust_remote_code")
 
-# Keys that a recipe's file cannot give: those, and the place of bundles that are trusted with a graph.
+# Keys that a recipe's file cannot give: CONSENT, and `reuse`, because the graph of the bundle that it names is trusted.
 COMMAND_LINE_ONLY = (*CONSENT, "reuse")
 
 

@@ -24,17 +24,18 @@ class Backend:
     opener: str
     # What it runs: a checkpoint, an ONNX graph, a TensorRT plan, or a model on a server.
     runs: Literal["checkpoint", "graph", "plan", "server"]
-    # Whether it uses a GPU: False for never, True for always, or `module:function` that tells whether it can here.
+    # Whether it uses a GPU: never (False), always (True), or if a function (`module:function`) returns True.
     gpu: bool | str = False
     # Whether it can capture CUDA graphs.
     cuda_graphs: bool = False
-    # Whether it takes the graphs that are made for one kind of device, such as model.int8.cpu.onnx.
+    # Whether it can run graphs that are made for one kind of device, such as model.int8.cpu.onnx.
     device_graphs: bool = False
-    # Whether it runs model.int8.onnx, whose attention is in INT8 too, faster than the others with AVX-512 VNNI.
+    # Whether, on a CPU with AVX-512 VNNI, it is faster with model.int8.onnx, whose attention is in INT8 too, than with
+    # model.int8.cpu.onnx.
     integer_attention: bool = False
-    # Whether it takes `threads`, `callers` and `spin` on a CPU, and several threads may then call one `infer` at once.
+    # Whether, on a CPU, it takes `threads`, `callers` and `spin`, and several threads may call its `infer` at once.
     callers: bool = False
-    # Whether it takes `digests`, and runs the very bytes whose digests it has checked.
+    # Whether it takes `digests` of the model's files, and runs exactly the bytes whose digests it has checked.
     checks: bool = False
 
 
@@ -84,7 +85,8 @@ def capturing() -> list[str]:
     return [name for name, backend in BACKENDS.items() if backend.cuda_graphs]
 
 
-# Range method -> function from a histogram to the amax of a tensor. `auto` is not one: it tries several of these.
+# Range method -> function that computes the amax of a tensor from its histogram. `auto` is not in this table, because
+# it tries several of these methods.
 METHODS: dict[str, str] = {
     "entropy": "toolchain.int8.range_methods:entropy",
     "minmax": "toolchain.int8.range_methods:minmax",
@@ -92,7 +94,7 @@ METHODS: dict[str, str] = {
     "mse": "toolchain.int8.range_methods:mse",
 }
 
-# A range method with a percentile of its own, such as percentile-99.9.
+# The name of a range method that contains its percentile, such as percentile-99.9.
 PERCENTILE = re.compile(r"percentile-(\d+(?:\.\d+)?)")
 
 
@@ -113,16 +115,17 @@ class Quantized:
     title: str
     # The largest number of the type, to which the amax of a tensor is mapped.
     largest: float
-    # The range method if a recipe names none and has no gate.
+    # The range method for a recipe that has neither `calib_method` nor a gate.
     method: str
-    # The least compute capability of a GPU that multiplies such numbers, times ten, and its architecture.
+    # The lowest compute capability, times ten, of a GPU with matrix multiplication in this type, and its architecture.
     sm: int
     since: str
 
 
-# int8 uses -127..127, so that x and -x have the same scale. E4M3 of FP8 has 3 bits after the point and ends at 448
-# (Micikevicius et al., "FP8 Formats for Deep Learning", 2022). A wider range costs a number with an exponent no bits,
-# so nothing is gained by clipping. Ada (8.9) is NVIDIA's first architecture with it.
+# INT8 uses -127..127 without -128, so that x and -x have the same scale. FP8 is E4M3, which has 3 mantissa bits and the
+# maximum 448 (Micikevicius et al., "FP8 Formats for Deep Learning", 2022). The relative precision of a floating-point
+# number does not depend on the range, so clipping gains nothing, and the default is minmax. Ada (8.9) is NVIDIA's first
+# architecture with FP8.
 QUANTIZED: dict[str, Quantized] = {
     "int8": Quantized("INT8", largest=127, method="entropy", sm=75, since="Turing"),
     "fp8": Quantized("FP8", largest=448, method="minmax", sm=89, since="Ada"),
