@@ -15,17 +15,17 @@ from typing import Any, BinaryIO
 
 from toolchain.errors import InputError, first_line
 
-# A file of a token, a key or a certificate is not read beyond this.
+# The largest number of bytes that is read from a file with a token, a key or a certificate.
 MAX_SECRET_BYTES = 1 << 20
 
 # Constants of renameat2(2), from linux/fcntl.h and linux/fs.h.
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
-# One encoder for every digest: `json.dumps` makes a new one for each value.
+# One encoder for all digests, because `json.dumps` would make a new encoder on each call.
 _SORTED = json.JSONEncoder(sort_keys=True, default=str)
 
-# Where a private folder can be made if no folder for temporary files can be written.
+# The folder for private folders if no folder for temporary files is writable.
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # the folder in it is private
 
 
@@ -38,12 +38,12 @@ def open_file(path: Path, *, follow: bool = True) -> BinaryIO:
         InputError: `path` is not a regular file.
         OSError: the file cannot be opened.
     """
-    # O_NONBLOCK: a FIFO opens at once. A regular file ignores it.
+    # With O_NONBLOCK, the call does not wait for a writer if the file is a FIFO. Regular files ignore the flag.
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
     try:
         descriptor = os.open(path, flags)
     except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.ENXIO):  # a link that is not followed, and a socket
+        if error.errno not in (errno.ELOOP, errno.ENXIO):  # ELOOP: a link that is not followed; ENXIO: a socket
             raise
         kind = "a symbolic link" if path.is_symlink() else "not a regular file"
         raise InputError(f"{path}: this is {kind}. Replace it with the file itself.") from None
@@ -58,7 +58,7 @@ def private_folder(files: Mapping[str, bytes]) -> Iterator[Path]:
     """Yield a temporary folder that only this user can open; it contains `files`, a mapping of name to content."""
     try:
         parent = Path(tempfile.gettempdir())
-    except FileNotFoundError:  # read-only file systems
+    except FileNotFoundError:  # no folder for temporary files is writable
         parent = _SHARED_MEMORY
     with tempfile.TemporaryDirectory(dir=parent) as name:
         for file, data in files.items():
@@ -158,9 +158,9 @@ def writing(path: Path) -> Iterator[BinaryIO]:
             yield file
         return
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.unlink(missing_ok=True)  # of a process that was killed and had the same number
+    beside.unlink(missing_ok=True)  # left by a killed process with the same process id
     try:
-        with beside.open("xb") as file:  # a link that somebody else puts there is not followed
+        with beside.open("xb") as file:  # mode x does not follow a link that somebody else made
             yield file
         _sync(beside)
         beside.replace(path)
@@ -198,10 +198,10 @@ def replacing(folder: Path) -> Iterator[Path]:
         sync_tree(beside)
         exchange(beside, folder)
     except OSError as error:
-        error.filename = error.filename or str(folder)  # the error of a full disk names no file
+        error.filename = error.filename or str(folder)  # a full disk raises an error without a file name
         raise
     finally:
-        shutil.rmtree(beside, ignore_errors=True)  # after the exchange this is the old version
+        shutil.rmtree(beside, ignore_errors=True)  # after the exchange, this folder is the old version
 
 
 @contextmanager
@@ -212,7 +212,7 @@ def parents_of(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # one of them is not empty
+        with suppress(OSError):  # a folder that is not empty stays, as do its parents
             for folder in absent:
                 folder.rmdir()
 

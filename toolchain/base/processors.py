@@ -30,10 +30,10 @@ def _cgroup_quotas(root: Path) -> Iterator[int]:
             continue
         mounted = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
         files = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)
-        own = PurePosixPath(path.lstrip("/"))  # in a container it may be a path on the host, which the mount lacks
+        own = PurePosixPath(path.lstrip("/"))  # in a container, this may be a path of the host only
         for folder in (own, *own.parents):
             match " ".join(_read(mounted / folder / file) for file in files).split():
-                case [quota_us, period_us] if quota_us.isdecimal():  # otherwise it is "max" or -1, which means no limit
+                case [quota_us, period_us] if quota_us.isdecimal():  # otherwise the quota is "max" or -1: no limit
                     yield -(-int(quota_us) // int(period_us))
 
 

@@ -10,10 +10,10 @@ from typing import TypedDict, TypeVar
 
 Item = TypeVar("Item")
 
-# A redraw takes about a millisecond, so two per second do not disturb a pass that is timed.
+# Seconds between two redraws. A redraw takes about a millisecond, so two per second do not disturb a timed pass.
 REDRAW_S = 0.5
 
-# The line with the elapsed time appears after this time without a bar, so that short work shows none.
+# Seconds without a bar after which the line with the elapsed time appears, so that short work does not show it.
 DELAY_S = 1.0
 
 
@@ -24,11 +24,11 @@ class Display(TypedDict):
     redirect_stdout: bool
 
 
-# A thread of rich's own would redraw in passes that are timed. It would also send what is printed to stdout, which may
-# be a file, to the terminal.
+# Without these values, a thread of rich would redraw during timed passes, and rich would send text for stdout to the
+# terminal, although stdout may be a file.
 DISPLAY: Display = {"auto_refresh": False, "redirect_stdout": False}
 
-# Advances a bar by one, or by the number that it is given.
+# A function that advances a bar by 1, or by the number in its argument.
 Advance = Callable[..., None]
 
 

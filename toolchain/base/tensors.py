@@ -19,19 +19,19 @@ Batch = dict[str, Array]
 # The output of a model for a batch, float32 [batch, *row]: logits, or the vectors of an embedding model.
 Logits = NDArray[np.float32]
 
-# The shape of a row of the output. None stands for the sequence length of the batch; outputs at padded positions are 0.
+# The shape of the output for one row. None is the sequence length of the batch; outputs at padded positions are 0.
 RowShape = tuple[int | None, ...]
 
-# A batch -> logits, float32 [batch, *row]. The device is idle when the function returns.
+# A function that takes a batch and returns its logits, float32 [batch, *row]. The device is idle when it returns.
 Infer = Callable[[Batch], Logits]
 
-# The inputs of a served model that hold the texts of a row: BYTES [n, 1] each.
+# Names of the inputs with which a served model gets the texts of its rows: each is BYTES [n, 1].
 TEXT_INPUTS = ("TEXT", "TEXT_PAIR")
 
-# Symmetric int8 uses -127..127, without -128: then x and -x have the same scale.
+# The largest level of symmetric INT8. It uses -127..127 without -128, so that x and -x have the same scale.
 INT8_LEVELS = 127
 
-# Between these limits a float32 scale has its full precision.
+# Between these limits, a scale is a normal float32 number, so it has full precision.
 SMALLEST_SCALE, LARGEST_SCALE = 1.2e-38, 3e38
 
 
@@ -93,7 +93,7 @@ def range_from_json(name: str, value: Any, *, where: str = "calibration") -> Ran
             f"{where}: the range of {name} is {value!r}, but it needs the numbers amax, min and max. Calibrate again."
         ) from error
     finite = all(map(math.isfinite, (found.amax, found.low, found.high)))
-    # A graph stores the scale as float32, which must be able to hold it.
+    # A graph stores the scale in float32, so the scale must be a normal float32 number.
     if not finite or found.low > found.high or not SMALLEST_SCALE < found.scale < LARGEST_SCALE:
         raise InputError(
             f"{where}: the range of {name} is {value!r}, but it must be finite, with amax above zero and min not above "
