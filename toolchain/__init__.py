@@ -9,7 +9,7 @@ import os
 # ONNX Runtime's packages send usage data to their maker unless this is set before they are imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-TYPE_CHECKING = False  # type checkers take it for true; importing it from `typing` would take 5 ms
+TYPE_CHECKING = False  # type checkers assume True; importing it from `typing` would take 5 ms
 if TYPE_CHECKING:
     from toolchain.api import build, compare, evaluate, load, measure_energy
 
@@ -22,7 +22,7 @@ def __getattr__(name: str) -> object:
 
     if name in __all__:
         return getattr(importlib.import_module("toolchain.api"), name)
-    if name == "power":  # until 0.2: the module moved
+    if name == "power":  # the old name of a module, which works until version 0.2
         import warnings
 
         text = "toolchain.power is now toolchain.energy.power. Import it from there."

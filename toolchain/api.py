@@ -149,7 +149,8 @@ def _asks_for_engine_only(values: RecipeValues) -> bool:
     """Return whether the options `values` only add an engine to a bundle; this does not need its checkpoint."""
     from toolchain.engine.releases import RELEASES
 
-    cache = {"calibration"} if Recipe.make(values).gives_cache else set()  # a calibration.json changes the graph too
+    # A calibration cache changes the engine only; a calibration.json changes the graph too.
+    cache = {"calibration"} if Recipe.make(values).gives_cache else set()
     engine = {"backend", "target", "device", "force", "reuse", *cache, *ENGINE}
     return values.get("backend") in RELEASES and values.keys() <= engine
 

@@ -74,7 +74,7 @@ def innermost(error: BaseException) -> BaseException:
     return error
 
 
-# Packages that [cpu] and [cuda] bring, and that an install which only runs bundles lacks.
+# Import names of packages that the extras [cpu] and [cuda] install. An installation that only runs bundles lacks them.
 OF_BUILD = {"torch", "transformers", "datasets", "evaluate", "matplotlib", "pandas", "pyarrow", "scipy", "sklearn"}
 OF_BUILD |= {"onnxscript", "google"}
 
@@ -86,7 +86,7 @@ def why_not_imported(error: BaseException) -> str:
     then names this folder.
     """
     inner = innermost(error)
-    # `obj` is the module of an AttributeError.
+    # For an AttributeError, `obj` is the module that lacks the attribute.
     name = inner.name if isinstance(inner, ImportError) else getattr(getattr(inner, "obj", None), "__name__", None)
     package = sys.modules.get(str(name).partition(".")[0])
     if package and not getattr(package, "__file__", None) and (folders := list(getattr(package, "__path__", ()))):
@@ -102,5 +102,5 @@ def why_not_imported(error: BaseException) -> str:
     return f"a library cannot be imported ({type(inner).__name__}: {first_line(inner)}). Install this library again."
 
 
-# Ctrl-C: 128 + SIGINT, as shells number it.
+# Exit code after Ctrl-C: 128 + SIGINT (2), as in shells.
 INTERRUPTED = 130

@@ -48,11 +48,11 @@ from toolchain.runtimes.environment import describe
 
 log = logging.getLogger(__name__)
 
-# Fraction of the rows that may be in both splits, as in some of GLUE's tasks.
+# Largest fraction of the evaluated rows that may also be calibration rows: some of GLUE's tasks have such rows.
 MAX_SHARED_ROWS = 0.01
 
 
-# Takes a line for the user.
+# A function that shows a line to the user.
 Say = Callable[[str], None]
 
 
@@ -151,7 +151,7 @@ def _measure(
     texts = resolved.head.sequences(rows.texts)
     with open_session(resolved.recipe, target.device, log=tell) as session:
         tell(f"opening {target.backend} on {target.device}")
-        if not target.remote:  # it takes seconds, so not while the runtime is open and may be timed
+        if not target.remote:  # load it now, because it takes seconds and the runtime is timed later
             _ = target.resolved.tokenizer
         with open_runtime(target.backend, target.model, **run_choices(target)) as infer:
             logits, speed = evaluation.measure(
@@ -170,7 +170,7 @@ def _measure(
             scenario = run_scenario(resolved.recipe, infer, target.encode, texts, speed, tell=tell) if asked else None
         found = resolved.head.about(rows.texts).predict(references, logits)
         energy = session.block(evaluation.share_correct(found))
-    if target.remote:  # the memory of this client is not that of the server
+    if target.remote:  # this process is only the client of the server
         speed["peak_memory_mb"] = {"host": None, "device": None}
     return found, speed, energy, scenario
 
@@ -179,7 +179,7 @@ def _roofline(target: Target, speed: Timing, *, rows: int, tell: Callable[[str],
     if not target.remote:
         tell("measuring the roofline of this machine: its highest FLOP/s and memory bandwidth")
     at = {"backend": target.backend, "device": target.device, "precision": target.precision}
-    graph = None if target.bundle and target.bundle.is_cascade else target.graph  # not every row passes through it
+    graph = None if target.bundle and target.bundle.is_cascade else target.graph  # this graph does not run every row
     return assess(graph, speed, rows=rows, **at)
 
 
@@ -267,7 +267,7 @@ def _reference(target: Target, rows: Rows, references: Values) -> tuple[Predicti
     name, backend, model = Reference(ORIGINAL, "torch", original) if original else find_reference(target)
     digests = target.bundle.manifest["model"]["sha256"] if target.bundle else resolved.source.digests
     digests = original.digests if original else digests
-    labels = [*resolved.head.key, references.tolist()]  # a task may change their order
+    labels = [*resolved.head.key, references.tolist()]  # a task may change the order of the labels
     key = sha256_json([name, digests, rows.digest, resolved.max_length, labels])
     file = target.folder / f"reference-{key[:16]}.npz"
     found = read_predictions(file)
