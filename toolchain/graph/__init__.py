@@ -53,14 +53,16 @@ __all__ = [
 # A protobuf message holds less than 2 GiB; 1 MiB of it is left for the nodes.
 MAX_BYTES = 2**31 - 2**20
 
-# Key of a graph's metadata: rows must be padded on the right, as our tokenizers pad them.
+# Key of a graph's metadata. It means that rows must be padded on the right, as our tokenizers pad them.
 RIGHT_PADDED = "toolchain.right_padded"
 
-# The place of weights that a `Message` lacks; it is never opened.
+# File name that a `Message` states for its external weights. No such file exists or is opened: sessions get the arrays
+# in `Message.weights`.
 WEIGHTS = "weights"
 
 
-# The state of a file and its SHA-256 -> the file of weights that a session uses, uint8 [size].
+# Identity of a weights file (device, inode, size, times) and its SHA-256 -> the memory map of the file, uint8 [size].
+# Open sessions share the map, and it is dropped with the last of them.
 _MAPS: "weakref.WeakValueDictionary[tuple[int | str, ...], Array]" = weakref.WeakValueDictionary()
 
 
@@ -89,7 +91,7 @@ def read_proto(path: Path | bytes) -> onnx.ModelProto:
         return onnx.load_model_from_string(path if isinstance(path, bytes) else path.read_bytes())
     except FileNotFoundError:
         raise InputError(f"{where}no such file. Give the path of an ONNX graph.") from None
-    except Exception as error:  # protobuf does not export the class of its DecodeError
+    except Exception as error:  # such as protobuf's DecodeError, or OSError
         raise InputError(f"{where}not an ONNX graph ({type(error).__name__}). Build the graph again.") from error
 
 
@@ -132,7 +134,7 @@ def read_listed(path: Path, digests: Mapping[str, str]) -> bytes:
         InputError: a file is missing or differs from its digest, or the bundle does not list the weights file.
     """
     data = read_checked(path, digests[path.name])
-    if b"location" not in data:  # the key of each place outside the message, so it needs no parsing
+    if b"location" not in data:  # without this key, no weight is external, and parsing is not needed
         return data
     model, opened, weights = read_proto(data), dict[str, Array](), dict[str, Array]()
     for tensor in _outside(model):

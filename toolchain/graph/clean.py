@@ -11,10 +11,10 @@ import onnx_ir as ir
 from toolchain.graph import add_initializer, constant, nodes, tidy
 from toolchain.graph.gemms import linear_layers
 
-# Added to the scores of masked positions. It is finite in float16, and exp(-1e4) is 0 in every type.
+# Added to the attention scores of masked positions. It is finite in float16, and exp(-1e4) is 0 in every float type.
 MASK_VALUE = -1e4
 
-# Constants below it mean minus infinity: transformers writes -inf or -3.4e38.
+# Constants below this value mean minus infinity: transformers writes -inf or -3.4e38.
 LOWEST_FINITE = -3e4
 
 

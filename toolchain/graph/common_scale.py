@@ -15,7 +15,7 @@ from toolchain.graph import add_initializer, constant, nodes
 
 NAME = "weights.int8"
 
-# The end of the name of a GEMM's output before the Mul.
+# Suffix of the name of a GEMM's output before the Mul that corrects its channels.
 UNSCALED = ".unscaled"
 
 

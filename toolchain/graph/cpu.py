@@ -13,7 +13,7 @@ from toolchain.graph.integer import integer_products
 def for_cpu(model: ir.Model) -> dict[str, int]:
     """Run the passes for a CPU in place; return pass name -> number of nodes that it changed."""
     counts = {
-        "integer_products": integer_products(model),  # none in a float graph
+        "integer_products": integer_products(model),  # 0 for a float graph
         "first_token": first_token(model),
         "separate_norms": separate_norms(model),
     }

@@ -12,7 +12,7 @@ from toolchain.graph import add_initializer, constant, nodes, tidy
 
 IDS = "input_ids"
 
-# The largest integer: the range is symmetric, as for weights of GEMMs.
+# Largest int8 level. -128 is not used: the range is symmetric, as for the weights of GEMMs.
 LEVELS = 127
 
 
@@ -30,7 +30,7 @@ def quantize_embedding(model: ir.Model) -> int:
         if not _are_ids(ids) or len(table.uses()) != 1 or lookup.attributes.get_int("axis", 0) != 0:
             continue
         scales = np.abs(values).max(axis=1, keepdims=True) / LEVELS
-        scales[scales == 0] = 1  # a row of zeros, such as that of the padding token
+        scales[scales == 0] = 1  # avoids 0 / 0 in rows of zeros, such as the padding token's
         integers = np.rint(values / scales).astype(np.int8)
         _replace(model, lookup, integers, scales)
         count += 1

@@ -63,11 +63,12 @@ class Encoder:
     head: tuple[ir.Node, ...]
 
 
-# The tensors of a layer, in order: Q, K and V joined, the weighted sums of V, attention's output layer, the LayerNorm
-# after it, the first feed-forward layer, the activation function, the second layer, and the last LayerNorm.
+# Names for the tensors of a layer, in the order of computation: Q, K and V joined; the weighted sums of V; the outputs
+# of attention's output layer, of the LayerNorm after it, of the first feed-forward layer, of the activation function,
+# of the second feed-forward layer, and of the last LayerNorm.
 ROLES = ("qkv", "context", "attended", "normed", "inner", "activated", "outer", "output")
 
-# The input of the first layer.
+# Name of the input of the first layer: the output of the embeddings' LayerNorm.
 EMBEDDED = "embeddings.normed"
 
 
@@ -176,7 +177,7 @@ class _Parser(Matcher):
             tables[kind] = table[first:] if kind == "positions" else table[first] if kind == "type" else table
         if not {"words", "positions"} <= set(tables):
             self.refuse("its embeddings lack a word table or a position table")
-        # A type that no input chooses adds the same constant to each position.
+        # Without token_type_ids, all tokens have the same type, and its row is added to every position as a constant.
         positions = (tables["positions"] + tables.get("type", np.float32(0))).astype(np.float32)
         return tables["words"], positions, tables.get("types")
 
@@ -199,11 +200,12 @@ class _Parser(Matcher):
             if value is self.inputs.get(name):
                 return kind, 0
         length = 16
-        # Three rows with one repeated id each. One id may be the padding id, whose positions do not count up.
+        # Three rows, each of which repeats one id. If one of the ids is the padding id, the position ids of its row do
+        # not count up, but those of the two other rows do.
         feeds = {name: np.ones((3, length), np.int32) for name in self.inputs}
         feeds["input_ids"] *= np.array([[3], [4], [5]], np.int32)
         if "token_type_ids" in feeds:
-            feeds["token_type_ids"][:, ::2] = 0  # an index that depends on them is then not constant
+            feeds["token_type_ids"][:, ::2] = 0  # an index that depends on token types then varies within a row
         rows = np.broadcast_to(self.run(list(self.inputs.values()), value, feeds), (3, length))
         if (rows == rows[0, 0]).all():
             return "type", int(rows[0, 0])
@@ -267,7 +269,8 @@ class _Parser(Matcher):
         width = layers["query"].bias.size
         if counts or not isinstance(heads, int) or {one.bias.size for one in layers.values()} != {hidden_size(hidden)}:
             self.refuse(f"{at}: query, key and value differ in size or in their number of heads")
-        # The plugin divides by sqrt(head size); the graph has its scale in the query's weights or after the GEMM.
+        # The plugin divides the scores by sqrt(head size). The graph scales them in the query's weights or after the
+        # GEMM. The ratio of the two scales is applied to the query layer.
         ratio = scale * math.sqrt(width // heads)
         query = Linear(layers["query"].weight * np.float32(ratio), layers["query"].bias * np.float32(ratio))
         return query, layers["key"], layers["value"], sources, ratio, heads

@@ -11,16 +11,16 @@ from toolchain.graph import add_initializer, constant, nodes
 from toolchain.graph.integer import INTEGER_MATMUL
 from toolchain.graph.match import axis
 
-# Elementwise operators: an element of the result depends on that element of the inputs alone.
+# Elementwise operators: each element of the result depends only on the elements of the inputs at the same index.
 ELEMENTWISE = {"Add", "Sum", "Sub", "Mul", "Div", "Erf", "Relu", "Tanh", "Gelu", "FastGelu"}
 
-# Value of which only the first token is needed -> the dimension of the tokens.
+# Value that is needed for the first token only -> its dimension of tokens.
 TokenAxes = dict[ir.Value, int]
 
 # A node and the index of one of its inputs.
 Read = tuple[ir.Node, int]
 
-# The end of the name of a tensor that holds the first token of another.
+# Suffix of the name of a tensor that holds the first token of another tensor.
 FIRST = ".first"
 
 
@@ -49,7 +49,7 @@ def _narrow(model: ir.Model, choice: ir.Node, hidden: ir.Value) -> int:
     reads: set[Read] = {(choice, 0)}
     for node in reversed(list(model.graph)):
         made = node.outputs[0]
-        # A value that has other readers too, such as a query that is also a key, is needed for all tokens.
+        # If other nodes also read a value, such as a query that is also the key, it is needed for all tokens.
         if made in axes and all((use.node, use.idx) in reads for use in made.uses()):
             needed = _needed(node, axes[made])
             if needed and all(axes.get(value, place) == place for value, place in needed.items()):
@@ -82,7 +82,7 @@ def _needed(node: ir.Node, place: int) -> TokenAxes | None:
         scale = constant(node.inputs[1])
         return {first: place} if scale is not None and scale.size == 1 else None
     if node.op_type in ("MatMul", INTEGER_MATMUL):
-        # A row of the result needs a row of the left side, and all of the right side.
+        # A row of the result depends on one row of the left operand and on the whole right operand.
         rows = place == last - 1 and len(first.shape) == len(shape)
         return {first: place} if rows and first is not node.inputs[1] else None
     if node.op_type == "Transpose":
@@ -105,7 +105,7 @@ def _broadcast(node: ir.Node, place: int, rank: int) -> TokenAxes | None:
 
 
 def _first_shape(value: ir.Value, place: int) -> ir.Shape:
-    assert value.shape is not None  # or its node would not have been narrowed
+    assert value.shape is not None  # _needed narrows only nodes whose shapes are known
     return ir.Shape([1 if dimension == place else size for dimension, size in enumerate(value.shape)])
 
 

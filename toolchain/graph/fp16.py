@@ -20,13 +20,13 @@ from toolchain.graph import add_initializer, constant, nodes, tidy
 HALF = ir.DataType.FLOAT16
 FLOAT = ir.DataType.FLOAT
 
-# float16's largest number.
+# The largest float16 number, 65,504.
 MAX = float(np.finfo(np.float16).max)
 
 # Types of nodes that always stay in float32.
 FULL_PRECISION = {"Softmax"}
 
-# Operators whose outputs hold only values of their inputs, which are rounded already.
+# Operators whose outputs contain only values of their inputs, which have already been rounded to float16.
 MOVES = {
     "Concat",
     "Expand",
@@ -44,10 +44,11 @@ MOVES = {
     "Where",
 }
 
-# Operators that take their input in the type that it has.
+# Operators that read float16 and float32 alike, so their inputs are never cast.
 READS_ANY = {"QuantizeLinear", "Shape"}
 
-# The first opset in which QuantizeLinear and DequantizeLinear take float16 and FP8. The others are as in opset 18.
+# The first opset in which QuantizeLinear and DequantizeLinear accept float16 and FP8. The other operators of these
+# graphs work as in opset 18.
 QDQ_OPSET = 19
 
 
@@ -79,7 +80,7 @@ def to_half(model: ir.Model, beyond: Collection[str] = (), half_outputs: Collect
             count += 1
             for value in node.outputs:
                 if _is_float(value):
-                    value.type = ir.TensorType(HALF)  # a new one: values may share the old
+                    value.type = ir.TensorType(HALF)  # a new object, because values may share the old one
     _cast_outputs(model, half_outputs)
     if quantized:
         model.graph.opset_imports[""] = max(QDQ_OPSET, model.graph.opset_imports[""])
@@ -96,7 +97,7 @@ def round_scales(model: ir.Model) -> int:
     scales = {value for node in readers if (value := node.inputs[1]) is not None}
     for value in scales:
         array = constant(value)
-        assert array is not None  # scales are constants
+        assert array is not None  # scales are always constants
         value.const_value = ir.tensor(rounded_scale(array), name=value.name)
     return len(scales)
 
@@ -107,7 +108,8 @@ def rounded_scale(scale: Array) -> NDArray[np.float32]:
     Rounding changes a scale by at most 1/2048 of its value, or by more if it is below float16's normal numbers
     (6.1e-5).
     """
-    # Through float32 first, as the graph stores it: a double would round once instead of twice.
+    # Round to float32 first, because the graph stores scales as float32. Rounding float64 directly to float16 could
+    # give another result than rounding the stored scale.
     rounded = scale.astype(np.float32).astype(np.float16)
     return np.maximum(rounded, np.finfo(np.float16).smallest_subnormal).astype(np.float32)
 
@@ -121,10 +123,10 @@ def _kept_nodes(model: ir.Model) -> set[ir.Node]:
     kept = {node for node in model.graph if node.op_type in FULL_PRECISION}
     kept |= {entry for node in nodes(model, "Softmax") if (entry := _producer(node)) is not None}
     roots = {node for node in nodes(model, "Gather") if _is_float(node.inputs[0])}
-    # A language model also reads keys and values of the tokens before.
+    # A language model also has float inputs: the keys and values of earlier tokens.
     read = [use.node for value in model.graph.inputs if _is_float(value) for use in value.uses()]
     roots |= {node for node in read if node.op_type != "Shape"}
-    # Nodes that depend neither on an embedding nor on these compute the mask, or dequantize a weight.
+    # Nodes that depend neither on an embedding nor on such an input compute the mask or dequantize a weight.
     weights = set(nodes(model, "DequantizeLinear"))
     return kept | (set(model.graph) - _downstream(model, roots) - weights)
 
@@ -149,7 +151,7 @@ def large_constants(model: ir.Model) -> set[str]:
     """Return the names of the constants with a value outside float16's range."""
     arrays = {name: constant(value) for name, value in model.graph.initializers.items() if _is_float(value)}
     floats = {name: array for name, array in arrays.items() if array is not None}
-    # Without np.abs, which would copy every table of a large model.
+    # np.abs would copy every table of a large model.
     return {name for name, array in floats.items() if max(-array.min(initial=0), array.max(initial=0)) > MAX}
 
 
@@ -200,7 +202,7 @@ def _typed(
         typed = cast.outputs[0]
         typed.name, typed.dtype, typed.shape = f"{value.name}.{suffix}", wanted, value.shape
         producer = value.producer()
-        assert producer is not None  # the graph's inputs are integers
+        assert producer is not None  # no graph input is cast: inputs are integers, or float16 in a language model
         model.graph.insert_after(producer, cast)
     casts[value, wanted] = typed
     return typed

@@ -21,10 +21,10 @@ from toolchain import graph
 from toolchain.base.tensors import Array
 from toolchain.graph.fp16 import FLOAT, HALF, MOVES
 
-# The end of the name of the second Cast of a rounding.
+# Suffix of the name of the second of the two Casts that round a tensor to float16: the Cast back to float32.
 FROM_HALF = ".from_float16"
 
-# Attributes that name the type of an output.
+# Names of attributes that state the type of an output.
 TYPES = ("to", "dtype", "output_dtype")
 
 
@@ -57,11 +57,11 @@ def to_float(model: ir.Model) -> list[ir.Value]:
     float32 without any rounding to float16.
     """
     if any(value.dtype is None for node in model.graph for value in node.outputs):
-        common.ShapeInferencePass()(model)  # it infers types too
+        common.ShapeInferencePass()(model)  # infers missing types as well as shapes
     for value in model.graph.initializers.values():
         if value.dtype is HALF and value.const_value is not None:
             value.const_value = _in_float32(value.const_value)
-            value.type = ir.TensorType(FLOAT)  # a new one: a clone of the graph shares the old
+            value.type = ir.TensorType(FLOAT)  # a new object, because a clone of the graph shares the old one
     computed = []
     for node in model.graph:
         _retype_attributes(node)

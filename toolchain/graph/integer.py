@@ -25,7 +25,7 @@ def integer_products(model: ir.Model) -> int:
             continue
         integers, scale, zero = left.inputs[:3]
         weight, weight_scale = right.inputs[:2]
-        # The weights are symmetric, so they need no zero point; the kernel would still add up an array of zeros.
+        # The weights are symmetric, so their zero point is left out. The kernel would spend time on an array of zeros.
         inputs = [integers, weight, scale, weight_scale, zero, None, bias]
         product = ir.node(INTEGER_MATMUL, inputs, domain=DOMAIN, name=node.name)
         made, known = product.outputs[0], end.outputs[0]

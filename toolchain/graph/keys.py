@@ -10,10 +10,11 @@ import onnx_ir as ir
 
 from toolchain.graph import add_initializer, constant, nodes, tidy
 
-# From [rows * heads, positions, size] and [rows, heads, positions, size] to a matrix of columns.
+# Permutations that transpose the keys, so that each key becomes a column: for keys of shape [rows * heads, positions,
+# size], and for keys of shape [rows, heads, positions, size].
 TURNED, TURNED_BY_HEAD = (0, 2, 1), (0, 1, 3, 2)
 
-# Axes of the keys whose sizes the first Reshape gives to its axes: rows and heads are what is left.
+# For each dimension after the first Reshape, the axis of the keys with its size; -1 is inferred as rows * heads.
 JOINED = (-1, 2, 3)
 
 

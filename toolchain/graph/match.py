@@ -17,7 +17,7 @@ from toolchain.graph import constant
 
 Weight = NDArray[np.float32]
 
-# Name -> activation function. The tanh form of GELU differs by up to 5e-4, so it does not match.
+# Name -> activation function. The tanh form of GELU differs from GELU by up to 5e-4, so it does not match `gelu`.
 ACTIVATIONS: dict[str, Callable[[Weight], Weight]] = {
     "gelu": lambda x: (x * (1 + np.vectorize(math.erf)(x / np.sqrt(2))) / 2).astype(np.float32),
     "relu": lambda x: np.maximum(x, 0),
@@ -169,7 +169,7 @@ class Matcher:
         proto = ir.to_proto(ir.Model(part, ir_version=self.model.ir_version))
         try:
             results: Any = ReferenceEvaluator(proto, new_ops=[GatherElements]).run(None, feeds)
-        except Exception as error:  # operators raise various classes on inputs that they do not support
+        except Exception as error:  # operators raise different classes for inputs that they do not support
             self.refuse(f"onnx.reference cannot compute {output.name} ({type(error).__name__})")
         made: Array = results[0]
         return made

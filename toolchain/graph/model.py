@@ -14,14 +14,14 @@ from toolchain.base.tensors import Array
 from toolchain.errors import InputError
 from toolchain.graph import WEIGHTS, Message, check_outside, data_file
 
-# Weights of at most this number of bytes stay beside the nodes, also if the others do not.
+# Weights of at most this many bytes, such as shapes, stay inside a message even if larger weights do not.
 LEAST_OUTSIDE = 1024
 
-# The types of weights that a message has outside it. ONNX Runtime takes arrays of these types, and none of FP8. Of the
-# others that it takes, graphs have only small weights.
+# Types of the weights that `message` keeps outside the message, as arrays. ONNX Runtime accepts arrays of these types,
+# but not of FP8. It accepts other types too, but graphs have only small weights of these.
 NATIVE = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT64}
 
-# Key of a graph's metadata with the digest of the file of its weights.
+# Key of a graph's metadata for the SHA-256 of its weights file.
 WEIGHTS_SHA256 = "weights_sha256"
 
 
@@ -35,7 +35,7 @@ def load(path: Path | bytes) -> ir.Model:
     if isinstance(path, bytes):
         try:
             model = ir.from_proto(onnx.load_model_from_string(path))
-        except Exception as error:  # protobuf does not export the class of its DecodeError
+        except Exception as error:  # protobuf's DecodeError, or an error of onnx_ir's conversion
             raise InputError(f"not an ONNX graph ({type(error).__name__}). Build the graph again.") from error
         for name, array in getattr(path, "weights", {}).items():
             model.graph.initializers[name].const_value = ir.tensor(array, name=name)
@@ -44,7 +44,7 @@ def load(path: Path | bytes) -> ir.Model:
         model = ir.load(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file. Give the path of an ONNX graph.") from None
-    except Exception as error:  # protobuf does not export the class of its DecodeError
+    except Exception as error:  # such as protobuf's DecodeError, or OSError
         raise InputError(f"{path}: not an ONNX graph ({type(error).__name__}). Build the graph again.") from error
     for tensor in _outside(model):
         check_outside(path, str(tensor.location), tensor.offset or 0, tensor.length or 0)
@@ -89,7 +89,7 @@ def add_initializer(model: ir.Model, name: str, array: Array) -> ir.Value:
     """Add the constant `name` to the graph, or return the constant that already has this name."""
     if name in model.graph.initializers:
         return model.graph.initializers[name]
-    tensor = ir.tensor(np.asarray(array, order="C"), name=name)  # ascontiguousarray would give a scalar a dimension
+    tensor = ir.tensor(np.asarray(array, order="C"), name=name)  # ascontiguousarray would turn a scalar into [1]
     shape = ir.Shape(array.shape)
     value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=tensor)
     model.graph.initializers[name] = value
@@ -139,7 +139,8 @@ def message(model: ir.Model, *, most_bytes: int = 0) -> Message:
         return small
     read_weights(model)
     copy, weights = model.clone(), dict[str, Array]()
-    common.RemoveUnusedNodesPass()(copy)  # ONNX Runtime drops a weight that no node reads before it looks for it
+    # ONNX Runtime drops weights that no node reads, and then fails because it cannot find them in the graph.
+    common.RemoveUnusedNodesPass()(copy)
     for name, value in copy.graph.initializers.items():
         tensor = value.const_value
         if tensor is None or not _is_outside(tensor):

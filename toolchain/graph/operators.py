@@ -16,7 +16,7 @@ from toolchain.graph import constant
 
 TABLE = Path(__file__).with_name("operators.toml")
 
-# The domain of nodes that are TensorRT plugins: TensorRT finds a plugin by its type, but onnx.checker needs a domain.
+# Domain of nodes that are TensorRT plugins. TensorRT finds a plugin by its type, but onnx.checker needs a domain.
 PLUGINS = "trt.plugins"
 
 
@@ -44,7 +44,7 @@ def check_operators(model: ir.Model, *, major: int) -> list[str]:
 
 
 @functools.cache
-def _table() -> dict[str, Any]:  # arbitrary TOML: each of its tables has another shape
+def _table() -> dict[str, Any]:  # Any, because the tables in the file have different shapes
     return tomllib.loads(TABLE.read_text(encoding="utf-8"))
 
 

@@ -21,7 +21,8 @@ from toolchain.graph.match import Matcher, axis, broadcasts_over_queries
 
 DOMAIN = "com.microsoft"
 
-# Real tokens of each row, int32 [batch]: the form of mask that every fused kernel takes. Rows are padded on the right.
+# Name of the tensor with the number of real tokens of each row, int32 [batch]. All fused kernels accept a mask in this
+# form, which requires rows that are padded on the right.
 LENGTHS = "attention_mask.lengths"
 
 
@@ -57,7 +58,7 @@ def fuse_attention(model: ir.Model) -> int:
         try:
             joined, operands, heads = matcher.parts(softmax)
         except InputError:
-            continue  # for_cuda compares the count with the number of layers
+            continue  # for_cuda raises an error if an attention was not fused
         lengths = _lengths(model)
         query, key, value = (product for product, _ in operands)
         biases = [constant(bias) for _, bias in operands]
@@ -109,7 +110,7 @@ def fuse_gelu(model: ir.Model) -> int:
     return count
 
 
-# Name -> fusion, in order. `gelu` finds nothing if the model has another activation function.
+# Name -> fusion, in the order in which they run. `gelu` finds nothing if the model has another activation function.
 FUSIONS: dict[str, Callable[[ir.Model], int]] = {
     "attention": fuse_attention,
     "skip_norms": fuse_skip_norms,

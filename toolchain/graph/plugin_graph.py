@@ -22,15 +22,15 @@ OPSET, IR_VERSION = 18, 10
 QKV = "CustomQKVToContextPluginDynamic"
 SKIP_NORM = "CustomSkipLayerNormPluginDynamic"
 
-# Values of the plugins' attribute `type_id`: those of TensorRT's DataType.
+# Values of the plugins' attribute `type_id`, as in TensorRT's enum DataType.
 FP32, FP16, INT8 = 0, 1, 2
 
-# Head sizes, the largest length in tokens, and the compute capabilities (times ten) that the attention kernels support.
+# What the attention kernels support: head sizes, the largest length in tokens, and compute capabilities (times ten).
 HEAD_SIZES = (32, 64)
 MAX_LENGTH = 512
 ARCHITECTURES = (75, 80, 86, 87, 89, 90, 100, 120)
 
-# Sizes of dimensions; a name stands for a dynamic one.
+# The shape of a tensor. A name in it stands for a dynamic size.
 Shape = Sequence[Any] | ir.Shape
 
 
@@ -167,7 +167,7 @@ class _GraphWriter:
         inputs: Sequence[ir.Value],
         name: str,
         shape: Shape,
-        attributes: dict[str, Any] | None = None,  # as onnx_ir takes them: numbers, texts, tensors, lists
+        attributes: dict[str, Any] | None = None,  # values that onnx_ir accepts: numbers, strings, tensors, lists
         *,
         dtype: ir.DataType | None = None,
         domain: str = "",
@@ -277,9 +277,10 @@ class _GraphWriter:
             "has_mask": 1,
             "var_seqlen": 1,
         }
-        if type_id == INT8:  # the scale of the probabilities, which lie in 0..1
+        if type_id == INT8:  # dq_probs is the scale of the probabilities, which lie in 0..1
             attributes |= {"dq_probs": 1 / INT8_LEVELS, "use_int8_scale_max": 1}
-        # The second input is the mask of other layouts. The plugin needs it and does not read it in this layout.
+        # In other layouts, the second input is the mask. In this layout the plugin needs the input but does not read
+        # it.
         offsets, longest = self.inputs["cu_seqlens"], self.inputs["max_seqlen"]
         shape = ["tokens", self.encoder.hidden, 1, 1]
         return self.add(QKV, [qkv, offsets, offsets, longest], name, shape, attributes, domain=PLUGINS)

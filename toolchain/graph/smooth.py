@@ -22,16 +22,18 @@ from toolchain.errors import InputError
 from toolchain.graph import add_initializer, constant
 from toolchain.graph.gemms import linear_layers
 
-# Name of a fold -> log2 of each channel's factor in eighths, [hidden].
+# Name of a fold -> 8 * log2 of the factor of each channel, [hidden].
 Exponents = dict[str, list[int]]
 
-# Factors per octave. Powers of two alone would need no rounding, but have a sixth more error in INT8.
+# Number of factors per octave (doubling). With powers of two alone (1 per octave), smoothing would cause no rounding,
+# but the INT8 error is a sixth larger.
 PER_OCTAVE = 8
 
 # Factors stay within 2^-8..2^8, so that float16 neither overflows nor loses bits.
 MAX_EXPONENT = 8 * PER_OCTAVE
 
-# Any other operator that computes the input of a linear layer is the end of an activation function.
+# Operators that may compute the input of a linear layer but are not activation functions. Any other operator there is
+# taken for the last operator of an activation function.
 NO_ACTIVATIONS = ("LayerNormalization", "Reshape", "Transpose", "MatMul", "Add", "Gather")
 
 
@@ -150,7 +152,7 @@ def _divide(model: ir.Model, fold: Fold, factor: NDArray[np.float32]) -> int:
     divided = _times(model, fold.value, 1 / factor, f"{fold.name}.smooth")
     for node in fold.linear:
         node.replace_input_with(0, divided)
-    # The quantized tensor keeps its name, smoothed or not.
+    # The tensor that is quantized, and so its calibration range, has the same name with and without smoothing.
     fold.value.name, divided.name = f"{fold.name}.activation", fold.value.name
     return 1
 

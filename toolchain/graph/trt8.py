@@ -18,7 +18,8 @@ from toolchain.graph.trt_fusable import QDQ
 
 OPSET, IR_VERSION = 17, 8
 
-# Ends of the names of the operators of a LayerNorm, but for gamma and beta. Their squares and sums do not fit float16.
+# Suffixes of the names of a LayerNorm's operators, except those for gamma and beta. These operators stay in float32,
+# because squares and their sums exceed float16's range.
 NORM_STEPS = (".mean", ".centred", ".square", ".variance", ".stable", ".deviation", ".normalised")
 
 
@@ -58,7 +59,7 @@ def _write_out(model: ir.Model, norm: ir.Node) -> None:
     least = add_initializer(model, f"{norm.name}.epsilon", np.array(epsilon, np.float32))
     mean = _step(model, norm, "ReduceMean", [x], ".mean", over=over)
     centred = _step(model, norm, "Sub", [x, mean], ".centred")
-    # A power, which no other part of an encoder has, so that a builder can find it.
+    # The square is a Pow, which no other part of an encoder has, so a builder can recognise the LayerNorm by it.
     square = _step(model, norm, "Pow", [centred, add_initializer(model, "two", np.array(2, np.float32))], ".square")
     variance = _step(model, norm, "ReduceMean", [square], ".variance", over=over)
     stable = _step(model, norm, "Add", [variance, least], ".stable")
@@ -81,7 +82,7 @@ def _step(
     other operators.
     """
     reduced = over is not None or ending in (".stable", ".deviation")
-    # The axes are an input only from opset 18 on.
+    # In this opset, ReduceMean takes the axes as an attribute; from opset 18 on, they are an input.
     attributes: dict[str, int | list[int]] = {} if over is None else {"axes": [over], "keepdims": 1}
     node = ir.node(op_type, inputs, attributes, name=f"{norm.name}{ending}")
     made, shape = node.outputs[0], norm.outputs[0].shape

@@ -17,17 +17,18 @@ from toolchain.graph.gemms import attention_gemms
 
 HALF = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
 
-# Head sizes and the largest length for which NVIDIA documents fused kernels.
+# Head sizes in float16 and bfloat16, head sizes in INT8, and the largest length in tokens in INT8 for which NVIDIA
+# documents fused kernels.
 HALF_HEADS = range(16, 257, 8)
 INT8_HEADS = (16, 32, 64)
 INT8_LENGTH = 512
 
 QDQ = {"QuantizeLinear", "DequantizeLinear"}
 
-# Operators that only move or convert numbers, so Q/DQ nodes may stand on either side of them.
+# Operators that only move or convert numbers, so Q/DQ nodes may come before or after them.
 MOVES = {"Transpose", "Reshape", "Cast"}
 
-# A GEMM and a softmax with more nodes in between are not counted as one attention.
+# Largest number of nodes between a GEMM and a softmax that are taken for parts of the same attention.
 DEPTH = 8
 
 
