@@ -28,7 +28,7 @@ def _sequence(task: Task, labels: tuple[str, ...]) -> Head:
     return Number(task, labels) if number else Classes(task, labels)
 
 
-# Name in a task's TOML -> function that binds the head to a task and the names of a model's outputs.
+# Name in a task's TOML file -> function that returns the head for a task and the names of a model's outputs.
 HEADS: dict[str, Callable[[Task, tuple[str, ...]], Head]] = {
     "sequence": _sequence,
     "multilabel": Multilabel,
@@ -72,7 +72,8 @@ def find_head(
             f"--task {task.name}: the metric {foreign[0]} does not fit {head.what}. "
             f"Choose from {', '.join(head.metrics)}, or give another task."
         )
-    # Rows of tags are read as lists of words, so the task says so wherever it is kept.
+    # A head with `join` reads rows that are lists of words. The task then names its head, so that a saved task reads
+    # its rows in the same way.
     stated = name if head.join else task.head
     task = dataclasses.replace(head.task, metrics=metrics, primary=primary, head=stated)
     head = dataclasses.replace(head, task=task, width=width or 0)

@@ -31,29 +31,31 @@ class Head(ABC):
 
     task: Task
     labels: tuple[str, ...]
-    # Numbers of a vector, of a model without labels.
+    # Length of the vectors of an embedding model, which has no labels; 0 for other models.
     width: int = 0
 
-    # What it is, in words, for messages.
+    # The kind of model, for messages, such as "a reranker".
     what: ClassVar[str]
-    # The metrics that it can be scored by, and those of a task that names none, the main one first.
+    # The metrics that fit the head, and the default metrics for a task that names none, the main metric first.
     metrics: ClassVar[tuple[str, ...]]
     defaults: ClassVar[tuple[str, ...]]
-    # The one of `outputs` that has the logits as they are, by which a server is evaluated; None if none has.
+    # Name of the output with the unchanged logits, which `eval` reads from a server; None if there is none.
     raw: ClassVar[str | None] = "LOGITS"
-    # The paths of a service, beside /classify, that respond in the form of another server.
+    # Paths of the HTTP service, in addition to /classify, that respond in the form of another server.
     routes: ClassVar[tuple[str, ...]] = ()
-    # How each of `outputs` is made of the logits, `none` or `sigmoid`; None for those of a classifier.
+    # Name of an output -> what computes it from the logits, such as `none` or `sigmoid`; None if the outputs are those
+    # of a classifier.
     made: ClassVar[dict[str, str] | None] = None
-    # The name of its task on the hub.
+    # Name of the head's task on the Hugging Face Hub.
     pipeline: ClassVar[str] = "text-classification"
-    # What joins the words of a row that lists them; None for a head whose rows are texts.
+    # Text that joins the words of a row that is a list of words; None for a head whose rows are texts.
     join: ClassVar[str | None] = None
-    # Why no first stage of a cascade can answer for such a model; None if one can.
+    # Why such a model cannot have the first stage of a cascade, as text for a message; None if it can.
     no_cascade: ClassVar[str | None] = "only a single-label classifier gives a confidence for the whole row"
-    # What makes probabilities of its logits, `softmax` or `sigmoid`; None for numbers that are none.
+    # Function that turns the logits into probabilities, `softmax` or `sigmoid`; None if there are no probabilities.
     probabilities: ClassVar[str | None] = "softmax"
-    # The size of logits from which on a difference counts as a share of them, not as it is.
+    # `verify` allows a difference of logits relative to the largest logit, or to this value if the largest logit is
+    # smaller.
     least_scale: ClassVar[float] = 1.0
 
     @property
@@ -97,7 +99,7 @@ class Head(ABC):
     def gives(self) -> str:
         """What the model gives for each row, as a phrase for a model card."""
 
-    # Scores: labels of the data in, predictions out.
+    # Methods for evaluation: they turn the labels of the data and the logits into references and predictions.
 
     @abstractmethod
     def check(self) -> None:
@@ -137,7 +139,7 @@ class Head(ABC):
     def shown(self, value: Any) -> str:
         """Return as text the reference or the prediction of one row, which `predict` returned."""
 
-    # Errors of a graph: the choice of INT8 methods needs them, and no labels.
+    # Methods that measure the error of a graph without labels. The choice of INT8 methods uses them.
 
     @abstractmethod
     def divergence(self, reference: Logits, candidate: Logits) -> float | None:
@@ -180,7 +182,7 @@ class Head(ABC):
         metric = METRICS[self.task.primary]
         return metric(reference, reference) - metric(reference, candidate)
 
-    # Answers: to Python and files, to a service's clients, and in tensors.
+    # Methods that turn logits into answers: for Python callers and files, for clients of a service, and as tensors.
 
     def answers(self, logits: Logits) -> list[Answer]:
         """Return the answer for each row, for Python callers and files: by default, its best label with the score."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from toolchain.records.calibration import DistanceRecord
 
-# The distance of logits that are not finite, because JSON has no infinity.
+# Distance if a logit is not finite. It is a finite number, because JSON has no infinity.
 FAR = 1e9
 
 

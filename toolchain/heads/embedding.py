@@ -36,7 +36,7 @@ class Embedding(Head):
     probabilities = None
     routes = ("/v1/embeddings",)
     made: ClassVar[dict[str, str]] = {"EMBEDDING": "none"}
-    # A vector may have the length 1, whose numbers are small.
+    # Vectors may have length 1 and thus small numbers, so a difference is always relative to the largest number.
     least_scale = 0.0
 
     @property

@@ -19,7 +19,7 @@ from toolchain.records.prediction import Answer, LabelSet
 from toolchain.records.result import AgreementFigures, LabelFigures
 from toolchain.records.serving import Response
 
-# The score from which a row has a label, unless the task or an option gives another.
+# The lowest score at which a row gets a label, unless the task or an option sets another threshold.
 THRESHOLD = 0.5
 
 

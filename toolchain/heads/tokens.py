@@ -30,17 +30,17 @@ from toolchain.records.prediction import Answer, Entity, Prediction
 from toolchain.records.result import AgreementFigures, LabelFigures
 from toolchain.records.serving import Response
 
-# A tag: outside, or a prefix and a type. L and U are other names of E and S.
+# A tag: O for a word outside all entities, or a prefix and an entity type. L and U are other names of E and S.
 TAG = re.compile(r"O|([BIESLU])-(.+)")
 
-# Prefixes of tags that begin an entity, and that end one.
+# Prefixes of tags for the first word of an entity, and for its last word. S and U are for entities of one word.
 BEGINS, ENDS = "BSU", "ESLU"
 
-# The tokens of a text, int64 [tokens, 3]: the number of the word, or -1 for a special token, and where the token begins
-# and ends in the text, in characters.
+# The tokens of a text, int64 [tokens, 3]: the index of the token's word (-1 for a special token), and the start and end
+# of the token in the text, in characters.
 Spans = NDArray[np.int64]
 
-# Returns the tokens of each text.
+# A function that returns the tokens of each text.
 Align = Callable[[Sequence[Text]], list[Spans]]
 
 
@@ -178,7 +178,8 @@ class Tokens(Head):
         for row, (text, spans) in enumerate(self._aligned()):
             starts = np.cumsum([0, *(len(word) + 1 for word in text.split(" "))])[:-1]
             real = np.flatnonzero((spans[:, 0] >= 0) & (spans[:, 2] > spans[:, 1]))
-            # A token may begin with the space before its word, and never ends with one after it.
+            # The last character of a token determines its word: a token may begin with the space before its word, but
+            # never ends with the space after it.
             words, first = np.unique(np.searchsorted(starts, spans[real, 2] - 1, side="right") - 1, return_index=True)
             tags[row, words] = logits[row, real[first]].argmax(axis=-1)
         return Predictions(references, self._entities(tags), logits)
@@ -257,7 +258,7 @@ class Tokens(Head):
             return []
         chosen = logits[real[first]]
         codes = self._entities(chosen.argmax(axis=-1)[None])
-        last = np.append(real[first][1:], real[-1] + 1) - 1  # a word's tokens follow each other
+        last = np.append(real[first][1:], real[-1] + 1) - 1  # the tokens of a word are adjacent
         scores, lengths, found = self.scores(chosen).max(axis=-1), entity_lengths(codes)[0], []
         for at in np.flatnonzero(lengths).tolist():
             start, end = int(spans[real[first[at]], 1]), int(spans[last[at + lengths[at] - 1], 2])
@@ -296,7 +297,7 @@ class Tokens(Head):
         return softmax(logits)
 
 
-def _index(known: dict[str, int], rows: Rows, row: int, word: int, tag: Any) -> int:  # a cell of a table
+def _index(known: dict[str, int], rows: Rows, row: int, word: int, tag: Any) -> int:  # tag: a cell of any type
     """Return the index of the model's output for a tag of the data, which is a name or an index.
 
     Raises:
