@@ -23,11 +23,11 @@ from toolchain.int8.quantize import TENSORRT, QdqScheme, quantize
 from toolchain.int8.range_methods import Histogram
 from toolchain.records.calibration import TrialRecord
 
-# SmoothQuant's alpha: the share of the outliers that moves into the weights. None: without smoothing. Those that are
-# most often the best come first, so that the others end early.
+# Values of SmoothQuant's alpha to try: the fraction of the outliers that moves into the weights; None means no
+# smoothing. The values that are best most often come first, so that the evaluation of the others ends early.
 ALPHAS = (0.85, 0.7, 0.5, None)
 
-# Range methods to try (int8/range_methods.py), in such an order too.
+# Range methods to try (int8/range_methods.py). Here too, the methods that are best most often come first.
 CANDIDATES = ("percentile-99.999", "minmax", "entropy", "mse", "percentile")
 
 

@@ -29,7 +29,8 @@ from toolchain.int8.range_methods import Histogram
 from toolchain.records.calibration import CalibrationAbout, CalibrationRecord
 from toolchain.runtimes.ort import cannot_run, open_session
 
-# Tokens per batch. The activations of 512 tokens take few megabytes and stay in the processor's cache.
+# Positions per batch, padding included. The activations of 512 positions take a few megabytes and stay in the
+# processor's cache.
 MAX_SLOTS = 512
 
 
@@ -125,7 +126,8 @@ def write_calibration(folder: Path, calibration: Calibration) -> None:
         },
     }
     write_json(folder / "calibration.json", record)
-    # The cache names one TensorRT version. Builders of other versions ignore it, so a build writes a cache of its own.
+    # The header of the cache names TensorRT DEFAULT_VERSION. Other versions ignore the cache, so a build writes a cache
+    # for its own version.
     write_text(folder / "calibration.cache", cache_text({name: known.amax for name, known in ranges.items()}))
 
 

@@ -32,10 +32,10 @@ FLOAT_GEMMS = {"MatMul", "FusedMatMul", "Attention", "MultiHeadAttention"}
 
 NO_KERNEL = "ONNX Runtime has no integer kernel for it on this CPU: such kernels need a uint8 left input"
 
-# Why no runtime computes a GEMM of an FP8 graph in FP8 on a CPU.
+# Why a GEMM of an FP8 graph does not run in FP8 on a CPU, for reports.
 FP8_ON_A_CPU = "no CPU has kernels for FP8"
 
-# Operators that convert or move numbers and compute nothing -> the name in reports.
+# Operators that convert or move numbers and compute nothing -> their name in reports.
 CONVERSIONS = {
     "QuantizeLinear": "quantize",
     "DequantizeLinear": "dequantize",
@@ -131,7 +131,7 @@ def _cover(node: ir.Node) -> Coverage:
 def _side(value: ir.Value | None, side: str) -> tuple[bool, str | None]:
     """Return whether an input of a GEMM is dequantized, and why TensorRT does not accept it (None if it does)."""
     source = value.producer() if value is not None else None
-    # A Transpose or Reshape between Q/DQ and the GEMM changes no number.
+    # A Transpose or Reshape between the Q/DQ pair and the GEMM does not change values.
     while source is not None and source.op_type in ("Transpose", "Reshape"):
         value = source.inputs[0]
         source = value.producer() if value is not None else None

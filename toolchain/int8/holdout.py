@@ -20,13 +20,14 @@ from toolchain.heads.distance import Distance
 from toolchain.runtimes.batched import logits_of
 from toolchain.runtimes.ort import open_ort
 
-# Enough for a stable ranking of graphs, and few enough to evaluate dozens of graphs on them.
+# Number of hold-out rows: enough for a stable ranking of graphs, and few enough to evaluate dozens of graphs.
 ROWS = 512
 
-# Positions per batch, padding included: small batches, after each of which a graph may end.
+# Positions per batch, padding included. Batches are small, because an evaluation can end early only after a batch.
 MAX_SLOTS = 512
 
-# A model is surer of rows that it was trained on: on new rows, labels change about twice as often.
+# Factor from the drop on hold-out rows to the expected drop on new rows. A model is more confident on rows that it was
+# trained on: on new rows, labels change about twice as often.
 SAFETY = 2.0
 
 
@@ -60,7 +61,8 @@ class Holdout:
             plan = batches(self.tokens, max_slots=MAX_SLOTS)
             for rows in sorted(plan, key=lambda rows: int(self.tokens.lengths[rows].max())):
                 found_here = infer(self.tokens.batch(rows))
-                logits[rows, : found_here.shape[1]] = found_here  # rows of tokens are as long as the batch
+                # A token classifier returns logits for the positions of the batch only, which may be fewer.
+                logits[rows, : found_here.shape[1]] = found_here
                 seen = np.concatenate([seen, rows])
                 found = self.head.distance(self.reference[seen], logits[seen])
                 if len(seen) < count and found.rank * math.sqrt(len(seen) / count) > limit:

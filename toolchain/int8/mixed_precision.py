@@ -31,20 +31,21 @@ from toolchain.int8.sensitivity import Sensitivity, measure_noise
 from toolchain.records.calibration import KeptRecord
 from toolchain.records.quantization import SearchRecord
 
-# Signal-to-noise ratios are sums over all values of a tensor, so few rows give them well.
+# Number of rows for signal-to-noise ratios. A few are enough: a ratio is computed from all values of a tensor.
 NOISE_ROWS = 64
 
-# The key in `memory` of a set begins with this; alone, it is the key of the graph that has every GEMM in INT8.
+# Beginning of a key in `memory`; the names of the excluded GEMMs follow. Without names, it is the key of the graph with
+# every GEMM in INT8.
 KEPT = "kept: "
 
-# That key begins with this if residual additions read INT8 too.
+# Beginning of such a key, before KEPT, if residual additions read INT8 too.
 RESIDUAL = "residual in INT8, "
 
-# Rows for single GEMMs, whose effects only order them: the cost differs between GEMMs by far more than the error of
-# an effect on that number of rows.
+# Number of rows on which each GEMM is tried alone in INT8. The effects only order the GEMMs, which differ by far more
+# than the error of an effect that is measured on this many rows.
 ALONE_ROWS = 128
 
-# The part of the budget for single GEMMs; the rest is for sets of GEMMs.
+# Fraction of the budget for trying GEMMs alone; the rest is for sets of GEMMs.
 EXACT_SHARE = 0.5
 
 
@@ -167,7 +168,7 @@ class Search:
                 kept = list(found.keep) if enough(found) else kept
 
     def _spent(self) -> bool:
-        # Evaluations of an earlier search count too, so that a resumed search takes the same path.
+        # Evaluations that an earlier search has stored count too, so that a resumed search takes the same path.
         return len(self.evaluated) >= self.budget
 
     def _noise(self) -> list[Sensitivity]:

@@ -22,7 +22,7 @@ from toolchain.graph.gemms import activation_inputs, is_probabilities
 from toolchain.recipe.tables import QUANTIZED
 from toolchain.records.bundle import QuantizedGemms
 
-# Softmax gives 0..1 whatever the data, so its range is not calibrated. In int8 the scale is 1/127.
+# The range of softmax is 0..1 for all data, so it is not calibrated. In int8, the scale is 1/127.
 PROBABILITIES = Range(amax=1.0, low=0.0, high=1.0)
 
 
@@ -43,17 +43,17 @@ class QdqScheme:
         return self.name == "tensorrt"
 
 
-# Symmetric int8 on both sides: explicit quantization takes no zero point
-# (NVIDIA TensorRT documentation, "Working with Quantized Types").
+# Symmetric int8 for both inputs, because explicit quantization allows no zero point (NVIDIA TensorRT documentation,
+# "Working with Quantized Types").
 TENSORRT = QdqScheme("tensorrt", unsigned_left=False)
 
-# uint8 x int8: on x86, ONNX Runtime's int8 x int8 GEMM is many times slower.
+# uint8 for the left input: on x86, ONNX Runtime's int8 x int8 GEMM is many times slower than uint8 x int8.
 CPU = QdqScheme("cpu", unsigned_left=True)
 
-# E4M3 on both sides, with amax at 448.
+# FP8 (E4M3) for both inputs. The amax maps to 448, the largest E4M3 number.
 FP8 = QdqScheme("tensorrt", unsigned_left=False, precision="fp8")
 
-# Precision -> the files of a bundle with Q/DQ nodes. The graph for TensorRT comes first.
+# Precision -> the graph files of a bundle that have Q/DQ nodes, with their schemes. The graph for TensorRT comes first.
 SCHEMES: dict[str, dict[str, QdqScheme]] = {
     "int8": {"model.int8.onnx": TENSORRT, "model.int8.cpu.onnx": CPU},
     "fp8": {"model.fp8.onnx": FP8},
@@ -156,7 +156,7 @@ def add_int8_copies(model: ir.Model, ranges: Ranges) -> dict[str, str]:
 
 
 def _range_of(value: ir.Value, ranges: Ranges) -> Range:
-    # The first token of a tensor has the scale of the whole tensor.
+    # A tensor that holds the first tokens of another tensor has the range of that tensor.
     known = PROBABILITIES if is_probabilities(value) else ranges.get(str(value.name).removesuffix(FIRST))
     if known is None:
         raise InputError(f"calibration: there is no range for {value.name}. Calibrate this graph again.")
@@ -170,7 +170,7 @@ def _quantized(model: ir.Model, value: ir.Value, known: Range, scheme: QdqScheme
     `known`.
     """
     if unsigned:
-        # Zero must be exact, because padding, ReLU and masked probabilities hold many zeros.
+        # Zero must be represented exactly, because padding, ReLU and masked probabilities produce many zeros.
         low, high = min(known.low, 0.0), max(known.high, 0.0)
         scale = (high - low) / 255 or known.scale
         zero = np.array(round(-low / scale), np.uint8)
@@ -207,7 +207,7 @@ def _pair(
 def quantize_weight(weight: Array) -> tuple[Array, Array]:
     """Return weights as symmetric int8, [in, out], and a scale for each output channel, float32 [out]."""
     scale = (np.abs(weight).max(axis=0) / INT8_LEVELS).astype(np.float32)
-    scale[scale == 0] = 1  # the channel holds only zeros, or numbers too small for float32
+    scale[scale == 0] = 1  # all weights of the channel are 0, or so small that the scale is 0 in float32
     return np.clip(np.rint(weight / scale), -INT8_LEVELS, INT8_LEVELS).astype(np.int8), scale
 
 

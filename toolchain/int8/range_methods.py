@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from toolchain.base.tensors import INT8_LEVELS, Range
 from toolchain.recipe.tables import METHODS, imported
 
-# As in TensorRT's entropy calibrator: 16 bins for each of int8's 128 levels of |x|.
+# Number of bins, as in TensorRT's entropy calibrator: 16 for each of int8's 128 levels of |x|.
 BINS = 2048
 
 # The fewest bins that a range may keep: one for each level of |x| in int8, zero included.
 FIRST_CANDIDATE = 128
 
-# Clips one value in 10,000.
+# The default of the method `percentile`: one value in 10,000 is clipped.
 DEFAULT_PERCENTILE = 99.99
 
-# Smaller |x| count as zero, because float32 cannot hold the bin width of a tensor below it.
+# Values up to this |x| count as zero: for a far smaller amax, float32 cannot hold the inverse of the bin width.
 SMALLEST = 1e-30
 
 
@@ -83,7 +83,7 @@ class Histogram:
         return Range(amax, float(low), float(high))
 
 
-# A histogram -> amax.
+# A range method: it returns the amax for a histogram.
 Method = Callable[[Histogram], float]
 
 
@@ -155,7 +155,7 @@ def _divergences(counts: NDArray[np.float64], kept: NDArray[np.int64]) -> NDArra
     p_log_q = cross + clipped * np.log(np.where(last > 0, mean[:, -1], 1))
     with np.errstate(divide="ignore"):
         divergence = (p_log_p - p_log_q) / everything + np.log(inside / everything)
-    # The clipped counts lie on a bin that is empty in Q, so P has values that are impossible under Q.
+    # P has the clipped counts in its last kept bin. If that bin is empty in Q, the divergence is infinite.
     divergence[(clipped > 0) & (last == 0)] = np.inf
     return np.asarray(divergence)
 

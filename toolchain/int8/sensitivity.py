@@ -13,7 +13,8 @@ from toolchain.int8.calibrate import stream_activations
 from toolchain.int8.quantize import add_int8_copies
 from toolchain.records.quantization import SensitivityRecord
 
-# The ratio to report for a GEMM without noise or without signal: beyond what float32 can resolve (about 144 dB).
+# Signal-to-noise ratio in dB that is reported for a GEMM without noise or without signal. It is above the highest ratio
+# that float32 can resolve, about 144 dB.
 NO_NOISE_DB = 150.0
 
 
