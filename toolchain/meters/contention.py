@@ -9,8 +9,8 @@ from pathlib import Path
 
 from toolchain.records.result import Contention
 
-# Threads that wait for more than this share of the time in which they could have run make timings unreliable. On an
-# idle machine the share is a few hundredths: threads of one process also wait for each other.
+# Largest fraction of the time in which threads could have run but waited; above it, timings are unreliable. On an idle
+# machine, the fraction is a few hundredths, because threads of one process also wait for each other.
 BUSY_SHARE = 0.2
 
 _TASKS = Path("/proc/self/task")

@@ -16,19 +16,19 @@ from toolchain.meters.readings import STUCK, Readings
 from toolchain.meters.sources import BOARD, COUNTER, INTEGRAL, Inventory, open_sources
 from toolchain.records.energy import GpuStates
 
-# Interval between readings: half the update period of the slowest sensors, which is 100 ms.
+# Interval between readings in seconds: half the update period of the slowest sensors, which is 100 ms.
 POLL_S = 0.05
 
-# Interval between readings while waiting for a tick. It is the error in time of a window's edge.
+# Interval between readings in seconds while the meter waits for a tick. A window's edge can be late by this much.
 TICK_POLL_S = 0.001
 
-# A counter that does not move for this long is stuck; the slowest known ticks take 100 ms.
+# A counter that does not move for this many seconds counts as stuck. The slowest known ticks take 100 ms.
 EDGE_LIMIT_S = 2.0
 
-# The update period of a counter is the median of this many ticks.
+# Number of ticks from which the update period of a counter is found, as the median of their intervals.
 TICKS = 10
 
-# Interval between readings of temperature and clocks, which change slowly.
+# Interval in seconds between readings of temperature and clocks, which change slowly.
 STATE_S = 1.0
 
 
@@ -36,7 +36,7 @@ class Cancelled(Exception):  # noqa: N818  # not an error: the measured work has
     """The measurement was cancelled by another thread, which called `EnergyMeter.cancel`."""
 
 
-Key = tuple[str, str]  # a component and a device
+Key = tuple[str, str]  # component, and UUID of a GPU or name of a RAPL zone
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class EnergyMeter:
                 try:
                     kept.append((now, gpu_state.read_state(gpu)))
                 except Unavailable:
-                    continue  # the sources of this GPU report the fault
+                    continue  # the fault shows in the readings of this GPU's sources
 
     def cancel(self) -> None:
         """End a measurement that runs in another thread: its next `rest` raises `Cancelled`."""

@@ -14,12 +14,13 @@ from typing import Any
 from toolchain.meters.nvml import Device, Unavailable, call
 from toolchain.records.energy import Clocks, GpuDescription, GpuStates
 
-# Reasons that make every further reading fail, unlike those of a single reading.
+# Reason codes after which every further reading fails too. Other reasons concern only one reading.
 GONE = ("gpu_lost", "gpu_needs_reset", "driver_not_loaded", "nvml_closed")
 
 PROCESS_NOT_SEEN = "process_not_seen"
 
-# Cause of lower clocks -> its bit among the event reasons. `hw_slowdown` is set together with each of the last two.
+# Cause of lower clocks -> its bit among NVML's event reasons. The driver sets `hw_slowdown` together with `hw_thermal`
+# or `power_brake`.
 THROTTLES = {
     "sw_power_cap": 0x04,
     "hw_slowdown": 0x08,
@@ -190,7 +191,7 @@ def own_memory_mb(device: Device, own_pid: int | None = None) -> float:
 
 
 def _processes(device: Device) -> list[Any] | None:
-    # With its version in the name: the name without one raises an error that is not an NVMLError.
+    # The versioned names are used, because the function without a version raises an error that is not an NVMLError.
     found: list[Any] | None = _read(
         device, "nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetComputeRunningProcesses_v2"
     )
@@ -205,7 +206,7 @@ def _read(device: Device, *names: str, argument: int | None = None) -> Any:
     import pynvml
 
     arguments = (device.handle,) if argument is None else (device.handle, argument)
-    known = (getattr(pynvml, name, None) for name in names)  # older releases of nvidia-ml-py lack the newest
+    known = (getattr(pynvml, name, None) for name in names)  # older releases of nvidia-ml-py lack the newest functions
     values = (_value(function, *arguments) for function in known if function is not None)
     return next((value for value in values if value is not None), None)
 

@@ -23,16 +23,18 @@ from toolchain.errors import MachineError
 from toolchain.meters.nvml import Device, Unavailable, all_devices, open_nvml
 from toolchain.meters.settings import Settings, change, put_back, read_settings
 
-# Signals that a terminal or a service manager may send to the guardian together with its parent.
+# Signals that a terminal or a service manager may send to the guardian together with its parent. The guardian ignores
+# them, so that it can still put the settings back.
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
-# What the guardian says when it can put the settings back.
+# The line that the guardian writes to its parent when it is able to put the settings back.
 READY = "ready"
 
-# The guardian sets two values; the driver takes far less than this for them.
+# Longest wait in seconds for the guardian to put the settings back. It sets two values, which takes far less time.
 LIMIT_S = 30.0
 
-# The guardian imports NVML and finds its GPU; also a busy machine takes less than this for it.
+# Longest wait in seconds for the guardian to start. It imports NVML and finds its GPU, which takes less time even on a
+# busy machine.
 START_S = 60.0
 
 
@@ -93,7 +95,7 @@ def guarded(device: Device, first: Settings) -> Iterator[Guarded]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        start_new_session=True,  # Ctrl-C in the terminal is for this process alone
+        start_new_session=True,  # so that Ctrl-C in the terminal reaches only this process
     )
     found = Guarded(device, first, process)
     with process, _interrupted_by_sigterm():
@@ -116,7 +118,7 @@ def guarded(device: Device, first: Settings) -> Iterator[Guarded]:
 
 @contextmanager
 def _interrupted_by_sigterm() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # no other thread may set a handler
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set a handler
         yield
         return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -134,7 +136,7 @@ def _end(found: Guarded) -> str | None:
     try:
         out, _ = found.process.communicate(timeout=LIMIT_S)
         fault: str | None = json.loads(out)["fault"]
-    except (ValueError, subprocess.TimeoutExpired, OSError):  # it was killed, or it hangs
+    except (ValueError, subprocess.TimeoutExpired, OSError):  # the guardian was killed, or it hangs
         found.process.kill()
         fault = put_back(found.device, found.first)
     with suppress(Unavailable):
@@ -186,7 +188,7 @@ def main() -> None:
         fault = guard(sys.argv[1:])
     except Unavailable as why:
         fault = str(why)
-    with suppress(BrokenPipeError):  # the parent was killed
+    with suppress(BrokenPipeError):  # a killed parent no longer reads the pipe
         os.write(1, json.dumps({"fault": fault}).encode())
     sys.exit(fault is not None)
 

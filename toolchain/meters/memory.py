@@ -13,10 +13,10 @@ from toolchain.records.result import PeakMemoryMb
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
-_RESET_PEAK = "5"  # proc(5): reset the peak resident set size to its current value
+_RESET_PEAK = "5"  # resets the peak resident set size to the current one, see proc(5)
 
-# Interval between samples of the GPU's memory. A shorter peak can be missed, but runtimes allocate from pools, which do
-# not shrink.
+# Interval in seconds between samples of the GPU's memory. A shorter peak can be missed, but this is rare, because
+# runtimes allocate memory from pools that do not shrink.
 SAMPLE_S = 0.05
 
 METHOD = "nvml_samples"

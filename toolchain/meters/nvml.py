@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 Value = TypeVar("Value")
 
-# NVML's error -> reason code. Other errors become nvml_<number>.
+# Name of an NVML error -> reason code. Other errors get the code nvml_<number>.
 REASONS = {
     "UNINITIALIZED": "nvml_closed",
     "LIBRARY_NOT_FOUND": "no_nvml_library",
@@ -31,8 +31,8 @@ REASONS = {
 NO_DEVICE, MIG, AMBIGUOUS = "no_device", "mig_shared", "ambiguous_index"
 READS_ZERO, MODULE_ONLY = "reads_zero", "module_only"
 
-# Reasons that mean: this driver or GPU lacks the reading. A driver older than a field reports its number as an invalid
-# argument, NVML error 2.
+# Reason codes which mean that this driver or GPU lacks the reading. A driver that is older than a field rejects the
+# field's number as an invalid argument, NVML error 2.
 ABSENT = ("driver_too_old", "not_supported", "nvml_2")
 
 
@@ -75,7 +75,7 @@ def open_nvml() -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(Unavailable):  # it may fail if the GPU failed, and earlier readings are still valid
+        with suppress(Unavailable):  # it may fail if the GPU failed, but earlier readings are still valid
             call(pynvml.nvmlShutdown)
 
 
@@ -160,7 +160,7 @@ class Device:
 
         def read() -> int:
             (found,) = pynvml.nvmlDeviceGetFieldValues(self.handle, [(field, scope)])
-            if found.nvmlReturn != pynvml.NVML_SUCCESS:  # the call succeeds even if the field failed
+            if found.nvmlReturn != pynvml.NVML_SUCCESS:  # the call succeeds even if reading the field failed
                 raise pynvml.NVMLError(found.nvmlReturn)
             return int(found.value.uiVal)
 
@@ -195,12 +195,12 @@ class Device:
         except Unavailable as why:
             if why.reason not in ABSENT:
                 raise
-            return False  # a driver or GPU that does not know the feature lacks it
+            return False  # a driver or GPU that does not know the query lacks the feature
 
 
 def _above_zero(mw: int) -> int:
     if mw == 0:
-        raise Unavailable(READS_ZERO, "0 mW")  # a board that runs draws power
+        raise Unavailable(READS_ZERO, "0 mW")  # a running board always draws power, so the reading is wrong
     return mw
 
 

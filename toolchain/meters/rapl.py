@@ -13,10 +13,11 @@ from pathlib import Path
 
 ROOT = Path("/sys/class/powercap")
 
-# Reason codes: there is no such zone, this user may not read it, or it cannot be read any more.
+# Reason codes: the machine has no RAPL zone, this user may not read the zones, or a zone can no longer be read.
 ABSENT, PERMISSION, LOST = "rapl_absent", "rapl_permission", "rapl_lost"
 
-# Attempts to read two counters without a tick in between; counters tick every millisecond, so one attempt usually does.
+# Number of attempts to read two counters without a tick in between. Counters tick about every millisecond, so the first
+# attempt usually succeeds.
 MIRROR_READINGS = 10
 
 PACKAGE = re.compile(r"package-\d+(-die-\d+)?")

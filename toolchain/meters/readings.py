@@ -16,7 +16,7 @@ from toolchain.meters.sources import Source
 
 RESET, TOO_SHORT, STUCK = "counter_reset", "window_too_short", "counter_stuck"
 
-# A counter that did not move for this long before an edge is stuck; the slowest known ticks take 100 ms.
+# A counter is stuck if its last tick is more than this many seconds before an edge; known ticks take up to 100 ms.
 STILL_S = 1.0
 
 

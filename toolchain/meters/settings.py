@@ -11,10 +11,10 @@ from pathlib import Path
 
 from toolchain.meters.nvml import Device, Unavailable, call
 
-# The number of CAP_SYS_ADMIN (linux/capability.h), which NVIDIA's driver asks for.
+# Bit of the capability CAP_SYS_ADMIN (linux/capability.h), which NVIDIA's driver requires for a change of settings.
 ADMINISTRATOR = 21
 
-# A setting that cannot be put back is tried again, because a busy driver may refuse a call.
+# Number of attempts to put a setting back. One may fail, because a busy driver may refuse a call.
 TRIES = 3
 
 
@@ -80,7 +80,7 @@ def is_virtual(device: Device) -> bool:
     try:
         mode = call(pynvml.nvmlDeviceGetVirtualizationMode, device.handle)
     except Unavailable:
-        return False  # a driver without virtual GPUs
+        return False  # the driver does not support virtual GPUs
     return mode not in (pynvml.NVML_GPU_VIRTUALIZATION_MODE_NONE, pynvml.NVML_GPU_VIRTUALIZATION_MODE_PASSTHROUGH)
 
 

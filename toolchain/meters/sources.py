@@ -14,7 +14,7 @@ from toolchain.meters import nvml, rapl
 from toolchain.meters.nvml import Device, Unavailable
 from toolchain.records.energy import Method
 
-# `gpu_memory` is part of `gpu_board`: it is shown, and never added to a total.
+# The energy of `gpu_memory` is included in `gpu_board`, so it is shown but never added to a total.
 BOARD, MEMORY, PACKAGE, DRAM = "gpu_board", "gpu_memory", "cpu_package", "cpu_dram"
 COMPONENTS = (BOARD, MEMORY, PACKAGE, DRAM)
 
