@@ -19,7 +19,7 @@ from toolchain.errors import MachineError
 
 log = logging.getLogger(__name__)
 
-# Texts in TensorRT's log.
+# Patterns of the messages in TensorRT's log that LogCollector looks for.
 MISSING_SCALE = re.compile(r"Missing scale and zero-point for tensor (?P<tensor>.+?), expect")
 FLOAT32_GEMM = re.compile(r"Cannot compile operation '(?P<node>.*?)' for Turing.*FP32 GEMM is not supported")
 OUT_OF_MEMORY = re.compile(r"out of memory|outofmemory|insufficient memory|CUDA_ERROR_OUT_OF_MEMORY", re.IGNORECASE)
@@ -34,7 +34,7 @@ def preload_cublas() -> bool:
     spec = importlib.util.find_spec("nvidia")
     folders = [Path(place) / "cublas" / "lib" for place in (spec.submodule_search_locations or ())] if spec else []
     found = [file for folder in folders for file in sorted(folder.glob("libcublas*.so.*"), reverse=True)]
-    for file in found:  # libcublasLt comes first, because libcublas needs it
+    for file in found:  # in this order libcublasLt comes first, which libcublas needs
         with contextlib.suppress(OSError):
             ctypes.CDLL(str(file), mode=ctypes.RTLD_GLOBAL)
     return bool(found)
@@ -119,7 +119,7 @@ def create(kind: Any, logger: Any, messages: LogCollector) -> Any:
     """
     try:
         made = kind(logger)
-    except TypeError:  # the bindings raise it for a null pointer
+    except TypeError:  # raised by the bindings if the C++ function returns a null pointer
         made = None
     if made is None:
         raise MachineError(

@@ -45,7 +45,7 @@ class Builder:
         self.trt, self.where, self._name = trt, where, release_of(trt).name
         self.logger, self.messages = make_logger(trt)
         preload_cublas()
-        trt.init_libnvinfer_plugins(self.logger, "")  # before anything is parsed or deserialised
+        trt.init_libnvinfer_plugins(self.logger, "")  # must come before parsing and deserialising
         self._builder = create(trt.Builder, self.logger, self.messages)
 
     def parse(self, graph: bytes, *, strongly_typed: bool) -> Any:
@@ -62,9 +62,10 @@ class Builder:
             raise InputError(
                 f"{self.where}: {self._name} cannot parse the graph: {first}. Report this as a bug, with the graph."
             )
-        if not (network.num_inputs and network.num_outputs):  # bytes that are not ONNX may give an empty network
+        # The parser may make an empty network of bytes that are not ONNX.
+        if not (network.num_inputs and network.num_outputs):
             raise InputError(f"{self.where}: the graph has no inputs or no outputs. Give an ONNX file of an encoder.")
-        self._parser = parser  # the network reads weights that the parser owns
+        self._parser = parser  # keeps the parser alive, because the network reads its weights
         return network
 
     def empty(self, *, strongly_typed: bool) -> Any:
@@ -128,7 +129,7 @@ class Builder:
 
     def _serialize(self, network: Any, config: Any, calibrator: Any) -> Any:
         shows_progress = hasattr(self.trt, "IProgressMonitor") and hasattr(config, "progress_monitor")
-        if not shows_progress:  # TensorRT 8, in which Ctrl-C waits for the end of the build
+        if not shows_progress:  # TensorRT 8: Ctrl-C takes effect only at the end of the build
             return self._finished(self._builder.build_serialized_network(network, config), calibrator)
         monitor = _monitor(self.trt)
         config.progress_monitor = monitor
@@ -167,14 +168,14 @@ class Builder:
         """
         runtime = create(self.trt.Runtime, self.logger, self.messages)
         if hasattr(runtime, "engine_host_code_allowed"):
-            runtime.engine_host_code_allowed = True  # this process has just built the plan
+            runtime.engine_host_code_allowed = True  # safe: this process has just built the plan
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             why = self.messages.first_error
             raise InputError(f"{self.where}: TensorRT cannot load the plan that it just built: {why}. Report this bug.")
         inspector = engine.create_engine_inspector()
         context = engine.create_execution_context()
-        if context is not None:  # without shapes, the inspector does not know types and formats
+        if context is not None:  # the inspector needs shapes to report types and formats
             names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
             for name in names:
                 if engine.get_tensor_mode(name) == self.trt.TensorIOMode.INPUT:

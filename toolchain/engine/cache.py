@@ -21,7 +21,8 @@ from toolchain.records.calibration import CacheOrigin, CacheRecord
 
 ALGORITHM = "EntropyCalibration2"
 
-# The version in the header if no TensorRT is installed.
+# TensorRT version in the header of a bundle's calibration.cache, which is written before a machine to build on is
+# known.
 DEFAULT_VERSION = "10.16.1.11"
 
 SCALE = re.compile(r"[0-9a-f]{8}")
@@ -53,7 +54,7 @@ def parse_cache(text: str, *, where: str) -> tuple[str, dict[str, float]]:
         raise InputError(f"{where}: the file is cut off after {lines[-1][:60]!r}. Calibrate again.")
     scales = {}
     for number, line in enumerate(lines[1:-1], start=2):
-        name, separator, digits = line.rpartition(": ")  # names may hold colons
+        name, separator, digits = line.rpartition(": ")  # names may contain colons
         scale = struct.unpack(">f", bytes.fromhex(digits))[0] if SCALE.fullmatch(digits) else math.nan
         if not separator or not SMALLEST_SCALE < scale < math.inf:
             raise InputError(f"{where}: line {number} is {line[:80]!r}, not a tensor and its scale. Calibrate again.")
@@ -69,7 +70,7 @@ def select_tensors(data: bytes, names: Collection[str], *, where: str) -> bytes:
     """
     first, *lines = data.decode("utf-8", "replace").split("\n")
     kept = "\n".join([first, *(line for line in lines if line.rpartition(": ")[0] in names), ""])
-    parse_cache(kept, where=where)  # removed lines are not checked: scales of constants may be invalid
+    parse_cache(kept, where=where)  # checks only the kept lines, because scales of constants may be invalid
     return kept.encode()
 
 

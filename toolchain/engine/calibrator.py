@@ -16,10 +16,11 @@ from toolchain.errors import InputError
 # Major versions of TensorRT that have calibrators.
 MAJORS = (8, 10)
 
-# Copies an array to the device buffer of an input and returns its address. The buffer stays until the next batch.
+# A function that copies an array to the device buffer of an input and returns the buffer's address. The data stays
+# there until the next batch.
 Upload = Callable[[str, Any], int]
 
-# Input name -> the shape that the engine reads.
+# Input name -> the shape in which the engine reads it.
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -100,7 +101,7 @@ def _address(name: str, batch: Batch, upload: Upload | None, shapes: Shapes | No
             f"calibrator: {name} is {array.dtype}{list(array.shape)}, but the engine reads int32{list(wanted)}. "
             "Report this bug."
         )
-    assert upload is not None  # only a calibrator with a cache has none
+    assert upload is not None  # only a calibrator with a cache has no `upload`, and it reads no batch
     return int(upload(name, np.ascontiguousarray(array)))
 
 

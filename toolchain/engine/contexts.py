@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from toolchain.engine.rtx import RuntimeContexts
 from toolchain.engine.weak import PlainContexts
 
-# The releases whose API this module uses; weak.py has the contexts of TensorRT 8.
+# Major versions of TensorRT, and TensorRT-RTX, whose API this module uses. weak.py has the contexts of TensorRT 8.
 MAJORS = (10, 11, "rtx")
 
 

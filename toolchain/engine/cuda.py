@@ -16,10 +16,10 @@ import numpy as np
 from toolchain.base.tensors import Array
 from toolchain.errors import MachineError
 
-# CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: calls of other threads do not invalidate the capture.
+# CU_STREAM_CAPTURE_MODE_THREAD_LOCAL in cuda.h: CUDA calls of other threads do not invalidate the capture.
 THREAD_LOCAL = 1
 
-# CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR.
+# CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR in cuda.h.
 CAPABILITY = (75, 76)
 
 
@@ -150,7 +150,8 @@ class CudaGraph:
         try:
             work()
         except BaseException:
-            self._library.cuStreamEndCapture(self._stream, ctypes.byref(captured))  # the first error is raised
+            # An error of this call is ignored, because the first error is raised.
+            self._library.cuStreamEndCapture(self._stream, ctypes.byref(captured))
             raise
         self._call("cuStreamEndCapture", self._stream, ctypes.byref(captured))
         try:

@@ -7,7 +7,8 @@ from typing import Any
 
 from toolchain.records.plan import LayerCounts
 
-# Parts of the types, names and kernels of layers that compute a GEMM, a convolution or fused attention.
+# Parts of the types, names or kernels of layers that compute a GEMM, a convolution or fused attention, and of layers
+# that only change the format of a tensor (REFORMAT).
 GEMM = re.compile(r"gemm|conv|matrix_?multiply|matmul|fully_?connected|mha", re.IGNORECASE)
 FUSED_ATTENTION = re.compile(r"mha|fmha|qkvtocontext|fused_?attention|flash", re.IGNORECASE)
 REFORMAT = re.compile(r"reformat", re.IGNORECASE)
@@ -15,10 +16,10 @@ REFORMAT = re.compile(r"reformat", re.IGNORECASE)
 # Parts of the names of INT8 tensor-core kernels, such as sm75_xmma_gemm_i8i8_i8i32_f32.
 INT8_KERNEL = re.compile(r"i8i8|int8|_i8_|imma|s8s8|i8816|i8832", re.IGNORECASE)
 
-# A layer as the inspector writes it. The JSON is NVIDIA's and differs between releases.
+# A layer in the inspector's JSON. Any: the keys are NVIDIA's and differ between releases.
 Layer = dict[str, Any]
 
-# Name in reports -> the words for it in the inspector's JSON; the first match counts.
+# Name in reports -> pattern of the datatype in the inspector's JSON. The first pattern that matches counts.
 DATATYPES = (
     ("fp8", re.compile(r"\bfp8\b|\be4m3", re.IGNORECASE)),
     ("int8", re.compile(r"\bint8\b|\bi8\b", re.IGNORECASE)),

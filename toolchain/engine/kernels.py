@@ -16,10 +16,10 @@ from toolchain.records.plan import LayerCounts
 # Version of layers.json.
 SCHEMA = 1
 
-# Beginning of the message.
+# Beginning of the message in the builder's log that lists the layers.
 HEADING = "Layers:"
 
-# The compiler's datatypes -> names in records.
+# Name of a datatype in the compiler's log -> its name in records.
 DATATYPES = {
     "Int4": "int4",
     "Int8": "int8",
@@ -33,7 +33,8 @@ DATATYPES = {
 }
 WIDTHS = {"int4": 0.5, "int8": 1, "fp8": 1, "fp16": 2, "bf16": 2, "fp32": 4, "int32": 4, "int64": 8, "bool": 1}
 
-# Names may have brackets and commas, so a line is split at the words between its fields only.
+# A line of the message, which describes one layer. Names may contain brackets and commas, so the line is split only at
+# the words between its fields.
 LINE = re.compile(
     r"Name: (?P<name>.*), LayerType: (?P<type>\w+), Inputs: \[(?P<inputs>.*)\], Constants: \[(?P<constants>.*)\], "
     r"Outputs: \[(?P<outputs>.*)\], TacticName: .*, StreamId: \d+(, EventId: \d+)?, Metadata: ?(?P<metadata>.*)"
@@ -43,24 +44,25 @@ TENSOR = re.compile(
     r"Datatype: (?P<datatype>\w+), Format: .*? ?\}(?=, \{ Name: |$)"
 )
 
-# Between the entries of the metadata of a layer, such as `[ONNX Layer: layer.0.attention.q_lin]`.
+# Character between the entries in the metadata of a layer. An example of an entry: `[ONNX Layer:
+# layer.0.attention.q_lin]`.
 UNIT_SEPARATOR = "\x1f"
 NODE = re.compile(r"\[ONNX Layer: (.*)\]")
 
-# Layers that run no kernel: they order streams, and compute shapes on the host.
+# Types of layers that run no kernel: they order streams, or compute shapes on the host.
 NO_KERNEL = {"signal", "wait", "shape_call"}
 
-# One that copies a size to the GPU, where sizes vary. It has fields of its own.
+# A line for a layer that copies a dynamic size to the GPU. Its fields differ from those in LINE, and it is skipped.
 SIZE_COPY = re.compile(r"Name: \[ShapeHostToDeviceCopy \d+\], LayerType: ShapeHostToDevice, .*")
 
 # A fused kernel is named after its operations, each cut to four letters: __myl_MulAddReshTranReshMove_myl0_3.
 OPERATIONS = re.compile(r"__myl_(?P<operations>\w+?)_myl\d+_\d+")
 OPERATION = re.compile(r"[A-Z][a-z]*")
 
-# Operations that move or convert numbers and compute nothing.
+# Operations, cut to four letters, that move or convert numbers and compute nothing.
 MOVES = {"Move", "Resh", "Tran", "Slic", "Conc", "Cast"}
 
-# Kinds of kernels that multiply matrices.
+# Kinds of kernels (Kernel.kind) that compute a GEMM.
 MULTIPLYING = ("gemm", "attention", "convolution")
 
 
@@ -191,10 +193,11 @@ class Kernel:
         if len(sizes) < 3 or not all(sizes):
             return None
         first, second, output = (size or 0 for size in sizes)
-        if self.kind == "attention":  # queries x keys x width for the scores, and again for the weighted values
+        if self.kind == "attention":  # twice queries x keys x width: for the scores, and for the weighted values
             heads, width = math.prod(self.outputs[0].dimensions[:-2]), self.outputs[0].dimensions[-1]
             return 4 * output * (second // (heads * width))
-        # Of [n, a, k] x [n, k, b] = [n, a, b], the sizes give n k^2, whichever operand comes first.
+        # For [n, a, k] x [n, k, b] = [n, a, b], the sizes satisfy first * second / output = n k^2, whichever operand
+        # comes first.
         return 2 * output * math.isqrt(first * second // (output * math.prod(self.operands[1].dimensions[:-2])))
 
     def to_json(self) -> KernelRecord:
@@ -218,14 +221,14 @@ def parse_kernels(message: str) -> list[Kernel]:
     Raises:
         InputError: a line does not have the form in which TensorRT-RTX 1.7 writes it.
     """
-    heading, *lines = message.split("\n")  # a name may have the other characters at which Python splits lines
+    heading, *lines = message.split("\n")  # not splitlines(), because a name may contain other line separators
     if heading.strip() != HEADING:
         raise InputError(
             f"the compiler's list of layers: it begins with {heading[:60]!r}. Report this bug with the output of -vv."
         )
     kernels = []
     for line in lines:
-        if not line.strip():  # the bindings follow
+        if not line.strip():  # an empty line ends the layers; the bindings follow
             break
         if SIZE_COPY.fullmatch(line.strip()):
             continue

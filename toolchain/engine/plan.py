@@ -24,7 +24,7 @@ PLAN, RECORD, LAYERS = "model.plan", "plan.json", "layers.json"
 # Version of plan.json.
 SCHEMA = 1
 
-# The keys of plan.json that a plan cannot be run without. Those of earlier versions lack some of the others.
+# The keys of plan.json that are needed to run a plan. The plan.json of an earlier version may lack other keys.
 NEEDED = ("sm", "tensorrt", "plan_sha256", "version_compatible", "profiles", "layout", "precision")
 
 VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})*")
@@ -86,7 +86,8 @@ def find_plan(artefacts: Iterable[str], tag: Tag, *, where: Path) -> str:
     plans = plans_of(artefacts, tag.backend)
     if f"{tag.folder}/{PLAN}" in plans:
         return f"{tag.folder}/{PLAN}"
-    # A compatible plan of another tag may still run, and one for a later GPU uses more of it.
+    # The bundle has no plan with exactly this tag, but a compatible plan may still run. A plan for a later GPU uses
+    # more features of the GPU, so it is tried first.
     for name in sorted(plans, key=_compute_capability, reverse=True):
         try:
             check_plan(where / name, tag)

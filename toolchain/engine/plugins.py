@@ -8,13 +8,13 @@ from typing import Any
 from toolchain.errors import MachineError
 from toolchain.graph.plugin_graph import QKV, SKIP_NORM
 
-# Plugin name -> its versions, the preferred one first.
+# Plugin name -> its usable versions, the preferred one first.
 Kinds = dict[str, tuple[str, ...]]
 
-# For rows that follow one another without padding (graph/plugin_graph.py).
+# Plugins for rows that are concatenated without padding (graph/plugin_graph.py).
 VARIABLE_LENGTH: Kinds = {QKV: ("5", "2"), SKIP_NORM: ("6", "2")}
 
-# For rows of one length, in float32 too, so that a calibrator can run them (static.py).
+# Plugins for rows of one length. They also run in float32, so that a calibrator can run them (static.py).
 FIXED_LENGTH: Kinds = {QKV: ("4", "1"), SKIP_NORM: ("5", "1")}
 
 

@@ -21,23 +21,23 @@ from toolchain.errors import MachineError
 class Release:
     """A family of TensorRT libraries, with its differences from the others."""
 
-    # Its name in messages.
+    # Name of the release in messages.
     name: str
-    # The backend that runs its plans.
+    # Backend that runs plans of the release.
     backend: str
-    # The Python module of its bindings.
+    # Python module with the release's bindings.
     module: str
-    # Its part of a plan's tag: sm75-trt10.16.1.11, sm75-rtx1.7.1.116.
+    # Part of a plan's tag that names the release: sm75-trt10.16.1.11, sm75-rtx1.7.1.116.
     mark: str
-    # How to get it.
+    # How to install the release, for messages.
     install: str
-    # Precision -> the graph of a bundle that an engine is built from.
+    # Precision -> the graph in a bundle from which an engine is built.
     graphs: Mapping[str, str]
-    # Option of an engine that it lacks -> why, and what there is instead.
+    # Engine option that the release lacks -> why, and what to use instead.
     lacks: Mapping[str, str] = field(default_factory=dict)
-    # Whether it builds for GPUs that this machine lacks.
+    # Whether the release builds plans for GPUs that this machine lacks.
     cross: bool = False
-    # Precision -> builder flags of a release without strongly typed networks; a strongly typed one needs none.
+    # Precision -> builder flags, for a release without strongly typed networks. A strongly typed network needs none.
     flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -76,7 +76,7 @@ RELEASES: dict[str, Release] = {
 }
 
 
-# The release of the backend trt whose networks are not strongly typed.
+# TensorRT 8.6: the release of the backend trt whose networks are not strongly typed.
 TENSORRT_8 = dataclasses.replace(
     RELEASES["trt"],
     name="TensorRT 8",

@@ -14,14 +14,14 @@ from toolchain.errors import InputError, MachineError
 
 log = logging.getLogger(__name__)
 
-# The releases whose API this module uses.
+# The only release whose API this module uses.
 MAJORS = ("rtx",)
 
-# The runtime cache beside a plan.
+# File name of the runtime cache, which is in the folder of its plan.
 CACHE = "runtime.cache"
 
-# Member of EngineInvalidityDiagnostics -> what is wrong, and what to do. A malformed plan is a broken file; everything
-# else is missing on the machine.
+# Member of EngineInvalidityDiagnostics -> what is wrong, and what to do. MALFORMED_ENGINE is a fault of the file and
+# raises InputError; the others concern the machine and raise MachineError.
 FAULTS = {
     "MALFORMED_ENGINE": "the file is not a plan of TensorRT-RTX. Build it again",
     "VERSION_MISMATCH": "the plan was built by another version of TensorRT-RTX. Build it again with this version",

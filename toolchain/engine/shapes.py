@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from toolchain.errors import InputError, UsageError
 from toolchain.records.plan import ProfileRecord
 
-# The smallest, the best and the largest value of one dimension: kMIN, kOPT, kMAX.
+# The minimum, optimum and maximum of one dimension: kMIN, kOPT, kMAX.
 Triple = tuple[int, int, int]
 
 DEFAULT_BATCH: Triple = (1, 32, 128)
 
-# Tokens per row that an engine without buckets is tuned for.
+# Number of tokens per row for which an engine without length buckets is optimised (kOPT).
 DEFAULT_LENGTH = 64
 
 

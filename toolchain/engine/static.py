@@ -16,7 +16,7 @@ from toolchain.graph.encoder import EMBEDDED, Encoder, tensor_name
 from toolchain.graph.match import Linear, Norm
 from toolchain.graph.plugin_graph import FP32, QKV, SKIP_NORM, join_qkv
 
-# Major versions of TensorRT whose API this module uses; 11 has no calibrator.
+# Major versions of TensorRT whose API this module uses. TensorRT 11 has no calibrator.
 MAJORS = (8, 10)
 
 

@@ -9,10 +9,10 @@ from toolchain.errors import MachineError, UsageError
 from toolchain.recipe.options import load_toml
 from toolchain.recipe.tables import QUANTIZED
 
-# The releases whose API this module uses.
+# The only release whose API this module uses.
 MAJORS = ("rtx",)
 
-# The GPUs and their data sheets, which roofline/gpus.py reads.
+# Table of GPUs with the figures of their data sheets. profile/roofline/gpus.py reads it too.
 TABLE = Path(__file__).with_name("gpus.toml")
 
 
@@ -75,5 +75,5 @@ def require_units(precision: str, sm: int, where: str) -> None:
 
 def set_target(trt: Any, config: Any, sm: int) -> None:
     """Make a build compile for a single compute capability; `sm` is its value times ten: 75 for a T4."""
-    config.num_compute_capabilities = 1  # before the capability itself
+    config.num_compute_capabilities = 1  # must be set before the capability
     config.set_compute_capability(trt.ComputeCapability.__members__[f"SM{sm}"], 0)

@@ -7,7 +7,7 @@ faster. Layers whose values do not fit float16 are kept in float32; graph/trt8.p
 from collections.abc import Mapping
 from typing import Any
 
-# Major versions of TensorRT whose API this module uses; 11 has no precisions of layers.
+# Major versions of TensorRT whose API this module uses. TensorRT 11 cannot set the precision of a layer.
 MAJORS = (8, 10)
 
 
