@@ -25,10 +25,11 @@ from toolchain.recipe.tables import ATTENTIONS
 if TYPE_CHECKING:
     import torch
 
-# The implementations of transformers, which run on padded rows.
+# The implementations in transformers, which run on padded rows.
 PADDED = ("eager", "sdpa")
 
-# Query, key and value [heads, tokens, head size], the rows, the scale -> attention of the same shape.
+# Arguments: query, key and value, each [heads, tokens, head size], the layout of the rows, and the scale. Returns the
+# result of attention, of the same shape.
 Kernel = Callable[["torch.Tensor", "torch.Tensor", "torch.Tensor", "Layout", float], "torch.Tensor"]
 
 
@@ -66,16 +67,16 @@ class Layout:
         return create_block_mask(same_row, None, None, len(rows), len(rows), device=rows.device)
 
 
-# The kernel and the rows of the encoder that runs in this context.
+# The kernel and the layout of the rows for the encoder that is running in this context.
 _RUNNING: ContextVar[tuple[Kernel, Layout]] = ContextVar("running")
 
-# The name of these kernels among transformers' attentions. transformers treats some names, such as those that contain
-# "flash", specially.
+# The name under which transformers knows these kernels. transformers treats some names specially, such as names that
+# contain "flash".
 INTERFACE = "toolchain-unpadded"
 
 
-# Tokens of the row on which the logits are compared, and the largest difference, as a share of the largest logit or of
-# 1, that sums in another order make in bfloat16.
+# Number of tokens of the row on which logits are compared, and the largest accepted difference. It is a fraction of the
+# largest logit, or of 1 if all logits are smaller. Sums in another order may differ this much in bfloat16.
 TRIED_TOKENS, TOLERANCE = 8, 0.05
 
 
@@ -136,7 +137,7 @@ def _unpad(module: Any, kernel: Kernel) -> None:
 
     def forward(input_ids: Any, attention_mask: Any, token_type_ids: Any = None, **_: Any) -> Any:
         real = attention_mask.bool()
-        real[:, 0] |= ~real.any(1)  # a row without tokens needs one, so that its (meaningless) logits are finite
+        real[:, 0] |= ~real.any(1)  # an empty row gets one token, so that its (meaningless) logits are finite
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids[real][None]}
         running = _RUNNING.set((kernel, Layout(real.sum(1))))
         try:
@@ -233,11 +234,12 @@ def _flex(device: str) -> Kernel:
 
     def attend(query: Any, key: Any, value: Any, layout: Layout, scale: float) -> Any:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "flex_attention called without")  # uncompiled on a CPU: correct and slow
+            # On a CPU, FlexAttention is not compiled: it is correct but slow.
+            warnings.filterwarnings("ignore", "flex_attention called without")
             return run(query[None], key[None], value[None], block_mask=layout.mask, scale=scale)[0]
 
     return attend
 
 
-# Name -> function from a type of device (`cpu`, `cuda`) to the kernel.
+# Name -> function that returns the kernel for a type of device (`cpu`, `cuda`).
 KERNELS: dict[str, Callable[[str], Kernel]] = {"flash": _flash, "flex": _flex, "packed": _packed}

@@ -9,10 +9,11 @@ from typing import Any
 from toolchain.base.processors import cpu_threads
 from toolchain.base.progress import still
 
-# More than the caches hold, so that memory is measured.
+# Size in bytes of the tensor that is copied, by type of device: 128 MiB and 1 GiB. Most caches are smaller, so that the
+# bandwidth of memory is measured.
 COPIED_BYTES = {"cpu": 1 << 27, "cuda": 1 << 30}
 
-# The best of these passes counts: a disturbance only makes one slower.
+# Number of passes. The fastest counts, because a disturbance only makes a pass slower.
 PASSES = 8
 
 

@@ -25,10 +25,10 @@ from toolchain.runtimes.ort import open_ort
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-# Positions per batch, padding included, unless a trial has chosen another number.
+# Largest number of positions per batch, padding included, unless a trial has chosen another number.
 DEFAULT_SLOTS = 1024
 
-# Enough rows that sorting by length leaves almost no padding.
+# Number of rows that are tokenized and sorted by length together: enough that almost no padding is left.
 WINDOW_ROWS = 4096
 
 
@@ -86,7 +86,7 @@ def run_texts(
     before it have run.
     """
     with ThreadPoolExecutor(1, "tokens") as pool:
-        # `map` keeps no reference to the tokens of a window that has run.
+        # A list comprehension would keep the tokens of a window until the next window is ready; `map` does not.
         windows = _ahead(pool, encode, texts, window)
         runs = list(map(lambda tokens: run(infer, tokens, max_slots=max_slots, advance=advance), windows))
     return Run(

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from toolchain.base.tensors import Batch
 
-# Lengths are rounded up to multiples of it, which suits tensor cores in float16 too.
+# Lengths are rounded up to multiples of this number of tokens. Multiples of 8 also suit tensor cores in float16.
 LENGTH_STEP = 8
 
-# Numbers of rows are rounded up to this many significant bits, which adds at most an eighth.
+# Numbers of rows are rounded up to this many significant bits, which adds at most an eighth of the rows.
 ROW_BITS = 4
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from toolchain.base.tensors import Batch, Infer, Logits
 from toolchain.heads.scores import margins
 
-# The arguments of `open_runtime` that say how a machine is shared; both stages take them.
+# The arguments of `open_runtime` that control how the runtime shares the processors. Both stages get the same values.
 SHARING = ("threads", "callers", "spin")
 
 
@@ -28,7 +28,7 @@ class FirstStage:
     opener: Callable[..., AbstractContextManager[Infer]]
     threshold: float
 
-    def open(self, choices: dict[str, Any]) -> AbstractContextManager[Infer]:  # arguments of different types
+    def open(self, choices: dict[str, Any]) -> AbstractContextManager[Infer]:  # Any: the arguments have different types
         """Open the runtime of the first stage. `choices` are the arguments of `open_runtime` for the second stage."""
         return self.opener(**{name: value for name, value in choices.items() if name in SHARING})
 

@@ -19,16 +19,18 @@ from toolchain.runtimes.buckets import bucket, padded_batch
 if TYPE_CHECKING:
     import torch
 
-# Beyond this number, the least recently used graph is dropped. Graphs share one memory pool.
+# Largest number of captured graphs. Another capture then replaces the least recently used graph. All graphs share one
+# memory pool.
 MOST_GRAPHS = 64
 
-# Runs before a capture, in which libraries choose kernels and allocate memory, which must not be captured.
+# Number of runs before a capture. In these runs, libraries choose kernels and allocate memory, which must not happen
+# during the capture.
 WARM_UPS = 3
 
-# Work to capture; it returns its result.
+# A function whose GPU work is captured; it returns its result.
 Work = Callable[[], "torch.Tensor"]
 
-# Captures work; returns a function that replays it, and the tensor that holds the result then.
+# A function that captures work. It returns a function that replays the work, and the tensor that then holds the result.
 Capture = Callable[[Work], tuple[Callable[[], None], "torch.Tensor"]]
 
 
@@ -80,7 +82,7 @@ class GraphRunner:
         mask = inputs["attention_mask"]
         mask.fill_(1)
         if shape[1] > 1:
-            mask[0, -1] = 0  # without padding, some models skip the mask, and the capture must include it
+            mask[0, -1] = 0  # a padded position, because some models skip the mask without one, and it must be captured
         replay, logits = self._capture(lambda: self._logits(inputs))
         return CapturedBucket(inputs, replay, logits)
 

@@ -9,7 +9,7 @@ from toolchain.base.processors import cpu_threads
 from toolchain.meters import nvml
 from toolchain.records.result import Environment
 
-# Distributions that a bundle records.
+# Python packages whose versions a bundle records.
 PACKAGES = (
     "torch",
     "transformers",
@@ -32,8 +32,9 @@ PACKAGES = (
     "nvidia-ml-py",
 )
 
-# Flags of x86 processors that add products of 8 bits in 32 bits. Without one of them two products are added in 16 bits,
-# which saturates (VPMADDUBSW): in OpenVINO a row of 384 times 127 x 127 gave 48,960 instead of 6,193,536.
+# Flags of x86 processors whose INT8 instructions sum 8-bit products in 32 bits. On a processor without any of these
+# flags, pairs of products are summed in 16 bits, which saturates (VPMADDUBSW). For example, OpenVINO then computed the
+# sum of 384 products 127 x 127 as 48,960 instead of 6,193,536.
 EXACT_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8"}
 
 

@@ -23,10 +23,11 @@ from toolchain.graph.halves import in_halves, report_largest, report_rounding, r
 from toolchain.records.bundle import LargeTensor
 from toolchain.runtimes.ort import cannot_run, open_session
 
-# Rows that were not run may reach further: a tensor fits if these rows stay within half of float16's range.
+# Safety factor, because other rows may have larger values: a tensor fits if its values on the measured rows are at most
+# half of the largest float16 number.
 MARGIN = 2.0
 
-# Positions of a batch, as in calibration: activations then stay in the processor's cache.
+# Positions per batch, padding included, as in calibration: activations then stay in the processor's cache.
 MAX_SLOTS = 512
 
 
@@ -107,7 +108,7 @@ def rounding_errors(model: ir.Model, tokens: Tokens) -> dict[str, float]:
     tensors = report_rounding(probe)
     names = [name for pair in tensors.values() for name in pair]
     squares = np.zeros(len(names))
-    with np.errstate(all="ignore"):  # a value that is not finite is what is looked for
+    with np.errstate(all="ignore"):  # infinity and NaN are among the results that are looked for
         for values in _run(probe, names, tokens):
             squares += np.square(values)
         sizes, changes = np.sqrt(squares).reshape(-1, 2).T
@@ -145,7 +146,7 @@ def _run(model: ir.Model, names: list[str], tokens: Tokens) -> Iterator[Array]:
     Raises:
         InputError: ONNX Runtime cannot run the graph on these rows.
     """
-    # INT8 GEMMs compute in float32, and their weights become floats once, not in each batch.
+    # With `literal`, INT8 GEMMs compute in float32, and their weights are dequantized only once, not for each batch.
     session = open_session(graph.message(model), literal=True)
     for rows in batches(tokens, max_slots=MAX_SLOTS):
         try:

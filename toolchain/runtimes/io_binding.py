@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from toolchain.base.tensors import Batch
 from toolchain.runtimes.buckets import bucket, padded_batch
 
-# Beyond this number, the buffers of the least recently used shape are dropped. Captured graphs cannot be dropped, so
-# later buckets run without a graph.
+# Largest number of shapes with buffers. Without CUDA graphs, a new shape then replaces the least recently used one.
+# Captured graphs cannot be dropped, so with CUDA graphs, the buckets after this number run without a graph.
 MOST_SHAPES = 64
 
-# The `gpu_graph_id` of a run that is neither captured nor replayed.
+# The value of `gpu_graph_id` for a run that is neither captured nor replayed.
 WITHOUT_GRAPH = "-1"
 
-# Rows and tokens per row.
+# Number of rows, and tokens per row.
 Shape = tuple[int, int]
 
 
@@ -47,7 +47,7 @@ class BoundSession:
         kind, _, number = device.partition(":")
         self._session, self._place, self._graphs = session, (kind, int(number or 0)), graphs
         self._names = [entry.name for entry in session.get_inputs()]
-        # The sizes of a row of logits that are not numbers are the tokens of the batch.
+        # The shape of a row of logits. A size that is a name, not a number, stands for the tokens per row of the batch.
         self._row = session.get_outputs()[0].shape[1:]
         self._kept: OrderedDict[Shape, Buffers] = OrderedDict()
 
@@ -62,7 +62,7 @@ class BoundSession:
         self._session.run_with_iobinding(buffers.binding, buffers.options)
         found = buffers.logits.numpy()[:rows]
         found = found[:, :length] if found.ndim == 3 else found
-        return np.array(found, np.float32)  # a copy, because the next run writes to the buffer
+        return np.array(found, np.float32)  # copied, because the next run overwrites the buffer
 
     def _buffers(self, shape: Shape) -> Buffers:
         if shape not in self._kept:

@@ -31,10 +31,10 @@ from toolchain.runtimes.user_cache import cache_folder, read_cached, write_cache
 
 log = logging.getLogger(__name__)
 
-# Held while the module is prepared for several threads.
+# Lock for the first access to a tensor's data (see import_openvino).
 _PREPARING = threading.Lock()
 
-# With this value of a property, OpenVINO leaves Q/DQ nodes float operators.
+# With this property, OpenVINO does not convert Q/DQ nodes and their GEMMs to INT8, but runs them as float operators.
 FLOAT_QDQ = {"LP_TRANSFORMS_MODE": "NO"}
 
 
@@ -83,7 +83,7 @@ def open_openvino(
     """
     choose_device(device, cuda=False)
     held = [compile_graph(model, threads=threads, callers=callers, digests=digests)]
-    free: list[Any] = []  # requests that no call uses; each has buffers of its own
+    free: list[Any] = []  # inference requests that no call is using; each has its own buffers
 
     def infer(batch: Batch) -> NDArray[np.float32]:
         compiled = held[0]
@@ -114,8 +114,8 @@ def run_request(request: Any, model: Path | bytes, batch: Batch) -> NDArray[np.f
         if len(shapes := {array.shape for array in batch.values()}) > 1:
             raise ValueError(f"its inputs have the shapes {sorted(shapes)}")
         found = request.infer({name: array for name, array in batch.items() if name in names})
-        return np.array(found["logits"], np.float32)  # a copy, because the request uses its memory again
-    except Exception as error:  # its plugin raises RuntimeError, and its binding other classes
+        return np.array(found["logits"], np.float32)  # copied, because the request reuses its memory
+    except Exception as error:  # OpenVINO's CPU plugin raises RuntimeError, its Python binding other classes
         raise InputError(
             f"{_name(model)}: OpenVINO cannot run it on this batch: {_reason(error)}. Check that its token ids "
             "and its length are within the model's limits."
@@ -141,14 +141,14 @@ def compile_graph(
         MachineError: OpenVINO is not installed.
     """
     in_float = saturates(cpu_flags())
-    # Without the hint it computes in BF16 where the processor can, which is not the precision that was asked for.
-    # Threads are not bound to processors, because others on the machine may use the same ones.
+    # Without the precision hint, OpenVINO computes in BF16 on processors that support it, which is not the requested
+    # precision. Threads are not pinned to processors, because other processes may use the same ones.
     fixed = {"INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False, **(FLOAT_QDQ if in_float else {}), **more}
     spread = {"NUM_STREAMS": callers, "INFERENCE_NUM_THREADS": (threads or cpu_threads()) * callers}
     spread["PERF_COUNT"] = profile
     source = _source(model, digests)
     if in_float and graph.is_half_qdq(source):
-        source = _in_float32(source)  # it takes no float16 between Q/DQ nodes that stay float operators
+        source = _in_float32(source)  # with FLOAT_QDQ, OpenVINO does not accept float16 between Q/DQ nodes
     compiled = _load(source, _name(model), fixed, spread, cached=isinstance(model, Path))
     _say_what_is_in_float(source, compiled, _name(model), in_float=in_float)
     return compiled
@@ -207,7 +207,7 @@ def _compiled(core: Any, source: bytes | Path, name: str, properties: Mapping[st
     """
     with tempfile.TemporaryDirectory() as folder:
         given: Any = source if isinstance(source, bytes) else str(source)
-        if getattr(source, "weights", {}):  # it reads weights outside a message only from a file
+        if getattr(source, "weights", {}):  # OpenVINO reads external weights only from a file
             given = str(Path(folder) / "model.onnx")
             graph.save(graph.load(source), Path(given))
         try:
@@ -223,7 +223,7 @@ def _say_what_is_in_float(source: bytes | Path, compiled: Any, name: str, *, in_
     model = graph.load(source)
     wanted = len(quantized_gemms(model))
     left = wanted - integer_gemms(compiled, model)
-    # A graph in memory is one of the many that `auto` and `tune` compare, and nobody waits for its speed.
+    # Graphs in memory are the candidates that `auto` and `tune` compare. Their speed does not matter: no warning.
     level = logging.DEBUG if name == IN_MEMORY else logging.WARNING
     if wanted and in_float:
         why = "its INT8 kernels are not exact on this CPU, which has neither VNNI nor AMX"

@@ -15,14 +15,15 @@ from toolchain.graph.integer import INTEGER_MATMUL
 # Types of the kernels that compute one GEMM.
 GEMMS = {"FullyConnected", "MatMul"}
 
-# The type of a kernel that OpenVINO generates for several nodes. On processors with AVX-512 it takes whole attentions,
-# from the GEMM of queries and keys to that with the values. A compiled model from the cache names the last one only.
+# The type of a kernel that OpenVINO generates for several nodes. On processors with AVX-512, it computes a whole
+# attention, from the GEMM of queries and keys to the GEMM of probabilities and values. A compiled model from the cache
+# lists only the name of the last GEMM.
 GENERATED = "Subgraph"
 
-# What OpenVINO adds to the name of a GEMM that it computes in integers.
+# Suffix that OpenVINO adds to the name of a GEMM that it computes in integers.
 DEQUANTIZED = "/Dequantization"
 
-# Types of kernels that convert or move numbers and compute nothing -> the name in reports.
+# Types of kernels that convert or move numbers and compute nothing -> their name in reports.
 CONVERSIONS = {
     "FakeQuantize": "quantize",
     "Quantize": "quantize",

@@ -27,29 +27,32 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# The level of onnxruntime's logger that keeps it off the terminal; errors come as exceptions.
+# Severity level at which onnxruntime's logger writes nothing to the terminal but fatal errors. Errors are raised as
+# exceptions.
 FATAL = 4
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
-# With this entry ONNX Runtime makes the weights of uint8 x int8 products uint8 too, whose kernel is exact on any x86
-# processor. Where VNNI makes both exact, the one for uint8 x uint8 takes twice the time, so the entry is not for there.
+# Session config entry with which ONNX Runtime converts int8 weights to uint8, because its uint8 x uint8 kernel is exact
+# on every x86 processor. On processors with VNNI, its uint8 x int8 kernel is also exact and takes half the time, so the
+# entry is not set there.
 EXACT_SUMS = "session.x64quantprecision"
 
-# With this entry the weights of an optimised graph are written to a file of their own.
+# Session config entry: the name of a separate file to which the weights of an optimised graph are written.
 OPTIMISED_WEIGHTS = "session.optimized_model_external_initializers_file_name"
 
-# The folder in which a graph in memory finds weights; without this entry it is the current one. Where `NO_FOLDER` is
-# given, ONNX Runtime reads no file that a graph names.
+# Session config entry: the folder in which ONNX Runtime looks for external weights of a graph in memory; by default the
+# current folder. With the value NO_FOLDER, it reads no file that a graph names.
 WEIGHTS_FOLDER, NO_FOLDER = "session.model_external_initializers_file_folder_path", "/dev/null"
 
-# The name of a graph in memory in messages.
+# The name in messages of a graph that is given as bytes.
 IN_MEMORY = "graph"
 
-# With this entry Q/DQ nodes stay float operators.
+# Session config entry with which ONNX Runtime runs Q/DQ nodes as float operators and does not fuse them into integer
+# kernels.
 FLOAT_QDQ = "session.disable_quant_qdq"
 
-# Operators that take nearly all the time of an encoder. The others move numbers or compute shapes.
+# Operators that take nearly all the time of an encoder. Its other operators move numbers or compute shapes.
 COMPUTE_OPERATORS = {
     "MatMul",
     "FusedMatMul",
@@ -136,7 +139,7 @@ def open_session(
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     if place == "cpu" and (literal or halves or (not in_memory and _has_half_qdq(model))):
-        # It lacks integer kernels in float16; its search for them moves Q/DQ nodes and keeps the weights in int8.
+        # The CPU provider lacks float16 INT8 kernels. Its search for them moves Q/DQ nodes and keeps int8 weights.
         options.add_session_config_entry(FLOAT_QDQ, "1")
     provider: Any = CPU
     if place != "cpu":
@@ -168,7 +171,7 @@ def _has_half_qdq(model: Path | bytes) -> bool:
     try:
         return graph.is_half_qdq(model)
     except InputError:
-        return False  # opening the session gives the error
+        return False  # opening the session raises the error
 
 
 def _in_halves(model: Path | bytes) -> graph.Message:
@@ -206,18 +209,19 @@ def _load(model: Path | bytes, options: Any, provider: Any, name: str) -> Any:
         options.add_external_initializers(list(weights), values)
     try:
         return _keeping(ort.InferenceSession(source, options, providers=[provider]), values)
-    except Exception as error:  # onnxruntime raises classes of its own binding, with no common base
+    except Exception as error:  # onnxruntime raises classes of its own, without a common base class
         failed = InputError(f"{name}: ONNX Runtime cannot load it: {first_line(error)}. Build it again.")
         failed.__cause__ = error
     if provider != CPU:
         raise failed
-    # ONNX Runtime 1.31 fails to make the weights of Q/DQ nodes uint8. Its float operators are exact as well.
+    # ONNX Runtime 1.31 fails if it must convert the weights of Q/DQ nodes to uint8 (EXACT_SUMS). Its float operators do
+    # not saturate, so their results are right too.
     options.add_session_config_entry(FLOAT_QDQ, "1")
     try:
         session = _keeping(ort.InferenceSession(source, options, providers=[provider]), values)
-    except Exception:  # the graph itself is at fault, so the first error says why
+    except Exception:  # the fault is in the graph itself, so the first error is raised
         raise failed from failed.__cause__
-    # A graph in memory is one of the many that `auto` and `tune` compare, and nobody waits for its speed.
+    # Graphs in memory are the candidates that `auto` and `tune` compare. Their speed does not matter: no warning.
     level = logging.DEBUG if name == IN_MEMORY else logging.WARNING
     log.log(level, "%s: runs in float32, because it does not load with exact INT8 kernels on this CPU.", name)
     return session
@@ -242,7 +246,7 @@ def _refuse_fallback(session: Any, device: str, provider: str) -> None:
         )
     if provider == CPU:
         return
-    session.disable_fallback()  # otherwise a run that fails is repeated on the CPU
+    session.disable_fallback()  # otherwise ONNX Runtime repeats a failed run on the CPU
     if left := compute_nodes_on_cpu(session):
         raise MachineError(
             f"--device {device}: ONNX Runtime has no CUDA kernel for {len(left)} nodes that compute, such as "
@@ -338,7 +342,7 @@ def open_ort(
     try:
         yield infer
     finally:
-        runs.clear()  # a caller that still has `infer` then keeps no session alive
+        runs.clear()  # frees the session even if the caller keeps `infer`
 
 
 def _unbound(session: Any) -> Infer:

@@ -23,10 +23,10 @@ from toolchain.errors import InputError, MachineError, first_line
 from toolchain.runtimes.ort import FATAL, cannot_run, import_onnxruntime
 
 PROVIDER = "TensorrtExecutionProvider"
-# The largest shape of its one profile. Larger batches are split.
+# The maximum of the provider's only optimisation profile, in rows and tokens per row. Batches with more rows are split.
 MOST_ROWS, MOST_TOKENS = 128, 512
 
-# The folder of the provider's engine and timing caches. It names the files after graph, GPU and version.
+# Folder of the provider's engine and timing caches. The provider names these files after graph, GPU and version.
 CACHE = Path("engines/build/.ort-trt")
 
 
@@ -48,7 +48,7 @@ def open_ort_trt(model: Path, *, device: str = "cuda:0", precision: str = "fp32"
     if (sm := compute_capability(device)) is not None:
         require_units(precision, sm, device)
     with suppress(MachineError):
-        import_release("trt")  # loads the library, whose pip package lies outside the loader's path
+        import_release("trt")  # loads TensorRT's library, which the loader would not find in its pip package
     opened = [_session(ort, model, device, precision)]
     names = {entry.name for entry in opened[0].get_inputs()}
 
@@ -87,7 +87,8 @@ def provider_options(device: str, precision: str, inputs: Sequence[str]) -> dict
         "trt_engine_cache_path": str(CACHE),
         "trt_timing_cache_enable": "1",
         "trt_timing_cache_path": str(CACHE),
-        # A graph with Q/DQ nodes needs both. A TensorRT that is always strongly typed ignores them.
+        # An INT8 graph needs both flags, because its other parts are in float16. A TensorRT whose networks are always
+        # strongly typed ignores them.
         "trt_fp16_enable": "1" if precision in ("fp16", "int8", "fp8") else "0",
         "trt_int8_enable": "1" if precision == "int8" else "0",
     }
@@ -102,12 +103,12 @@ def _session(ort: Any, model: Path, device: str, precision: str) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = cpu_threads()
     options.log_severity_level = FATAL
-    # Without this, nodes that the provider does not support silently run on the CPU.
+    # Without this entry, nodes that the provider does not support run on the CPU without a warning.
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     provider: Any = (PROVIDER, provider_options(device, precision, input_names(model)))
     try:
         session = ort.InferenceSession(str(model), options, providers=[provider])
-    except Exception as error:  # onnxruntime raises classes of its own binding, with no common base
+    except Exception as error:  # onnxruntime raises classes of its own, without a common base class
         raise InputError(
             f"{model}: the TensorRT provider cannot run the whole graph: {first_line(error)}. "
             "Build an engine instead, and run it with --backend trt."

@@ -12,10 +12,10 @@ from toolchain.errors import GateError
 from toolchain.heads.predictions import same
 from toolchain.records.bundle import ParityRecord
 
-# Positions of a batch of rows of equal length.
+# Positions per batch for a model that takes only rows of equal length in a batch.
 MIXED_SLOTS = 512
 
-# The advice of `check`.
+# The advice in the error messages of `check`.
 INSTEAD = (
     "Run the checkpoint in PyTorch instead (`toolchain eval --backend torch`), and report this with the model's "
     "architecture."

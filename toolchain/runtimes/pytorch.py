@@ -169,7 +169,7 @@ def forward(module: "torch.nn.Module", batch: Batch) -> NDArray[np.float32]:
     place = next(module.parameters()).device
     with torch.inference_mode():
         inputs = {name: torch.from_numpy(array).to(place) for name, array in batch.items()}
-        # The copy to the host waits for the device, so it is idle when this function returns.
+        # The copy to the host waits for the device, so the device is idle when this function returns.
         return np.asarray(_logits(module, inputs).cpu().numpy())
 
 

@@ -12,7 +12,7 @@ from toolchain.errors import MachineError, first_line
 if TYPE_CHECKING:
     import torch
 
-# Precisions that torchao provides.
+# Quantized precisions that torchao provides.
 QUANTIZED = ("int8", "fp8")
 
 

@@ -20,16 +20,16 @@ from toolchain.base.files import MAX_SECRET_BYTES, open_file
 from toolchain.base.tensors import TEXT_INPUTS, Batch, Infer
 from toolchain.errors import InputError, MachineError, UsageError
 
-# Longest time to connect, and for a whole response.
+# Largest time in seconds to connect, and for a whole response.
 TIMEOUT_S = 120.0
 
-# Largest body of a response. Logits of 64 rows and 2,000 classes are 3 MB as JSON.
+# Largest accepted body of a response, in bytes: 64 MiB. Logits of 64 rows and 2,000 classes are 3 MB as JSON.
 MAX_RESPONSE_BYTES = 64 << 20
 _BLOCK_BYTES = 1 << 16
 
 NAME_ONE = "Name a model of the server: --url .../v2/models/NAME."
 
-# HTTP status -> advice.
+# HTTP status -> advice in the error message.
 ADVICE = {
     "401": "Give the server's token with --token-file.",
     "403": "Give the server's token with --token-file.",
@@ -84,7 +84,7 @@ class Server:
                 token = file.read(MAX_SECRET_BYTES).strip()
         except OSError as error:
             raise InputError(f"--token-file {self.token_file}: {error.strerror}. Give a readable file.") from None
-        if not re.fullmatch(rb"[!-~]+", token):  # otherwise the HTTP client's error message would show the token
+        if not re.fullmatch(rb"[!-~]+", token):  # with other characters, the HTTP client's error would show the token
             what = "not one word of ASCII letters, digits and signs. Give the server's token file."
             raise InputError(f"--token-file {self.token_file}: {what}")
         return {"Authorization": f"Bearer {token.decode()}"}
@@ -94,7 +94,7 @@ def _is_server(url: str) -> bool:
     try:
         found = urllib.parse.urlsplit(url)
         host = found.hostname or ""
-        _ = found.port, host.encode("idna")  # both raise ValueError if they are malformed
+        _ = found.port, host.encode("idna")  # each raises ValueError for a malformed value
     except ValueError:
         return False
     known = re.fullmatch("(v2/models/[^/]+)?", found.path.strip("/"))
@@ -190,7 +190,8 @@ def _bounded(http: Any, server: Server) -> Any:
         parts, size = [], 0
         with gevent.Timeout(TIMEOUT_S, TimeoutError(f"its response takes longer than {TIMEOUT_S:g} s")):
             response = request(*arguments, **keywords)
-            if response.get("Content-Encoding"):  # nobody asked for it, and the client would unpack without a bound
+            # The client did not request compression, and would decompress the response without a size limit.
+            if response.get("Content-Encoding"):
                 raise ValueError("a compressed response")
             while part := response.read(_BLOCK_BYTES):
                 size += len(part)
@@ -224,7 +225,7 @@ def _protocol_errors(server: Server) -> Iterator[None]:
         raise InputError(f"{server.url}: {what}") from error
 
 
-def _check_model(server: Server, model: str, config: dict[str, Any]) -> None:  # Triton's JSON model configuration
+def _check_model(server: Server, model: str, config: dict[str, Any]) -> None:  # Any: Triton's JSON
     """Refuse a model that has other inputs or outputs than expected, or states the digest of another bundle.
 
     Raises:
@@ -252,7 +253,7 @@ def _only_model(server: Server, ask: Any) -> str:
         InputError: the server has no such model, or several.
     """
     wanted = set(TEXT_INPUTS[: server.texts])
-    entries = ask("get_model_repository_index")  # one for each version
+    entries = ask("get_model_repository_index")  # one entry for each version of a model
     found = []
     for name in sorted({entry["name"] for entry in entries if entry.get("state", "READY") == "READY"}):
         about = ask("get_model_metadata", name)

@@ -28,16 +28,17 @@ from toolchain.graph.plugin_graph import pack_batch
 from toolchain.records.plan import PlanRecord
 from toolchain.runtimes.buckets import bucket, padded_batch
 
-# One computes while the other copies. More of them help only if several callers wait, as in serving.
+# Number of CUDA streams: one computes while the other copies. More streams help only if several callers wait, as in
+# serving.
 LANES = 2
 
-# Names of the two copies, in reports.
+# Names of the copies to and from the device, in reports.
 UPLOAD, DOWNLOAD = "batch to device", "logits to host"
 
-# Profile and input shapes, for which a captured graph is valid.
+# An optimisation profile and the input shapes. A captured graph is valid only for these.
 Key = tuple[Any, ...]
 
-# Receives the name of a layer, UPLOAD or DOWNLOAD, and its duration in ms.
+# A function that receives the name of a layer, UPLOAD or DOWNLOAD, and its duration in ms.
 Report = Callable[[str, float], None]
 
 
@@ -93,7 +94,7 @@ def open_trt(
             runner.close()
 
 
-# The opener of the backend trt-rtx.
+# The function that opens the backend trt-rtx.
 open_rtx = functools.partial(open_trt, backend="trt-rtx")
 
 
@@ -119,17 +120,17 @@ class Runner:
         self._graphs, self._error = cuda_graphs, gpu.driver.Error
         logger, self._messages = make_logger(trt)
         preload_cublas()
-        trt.init_libnvinfer_plugins(logger, "")  # a plan with plugins does not load without them
+        trt.init_libnvinfer_plugins(logger, "")  # needed to load a plan with plugins
         runtime = create(trt.Runtime, logger, self._messages)
         if record["version_compatible"]:
-            runtime.engine_host_code_allowed = True  # the plan has the digest of its record
+            runtime.engine_host_code_allowed = True  # safe: read_plan compares the plan with the digest in its record
         data = read_plan(plan, record)
         if hasattr(runtime, "get_engine_validity"):
             check_validity(trt, runtime, data, plan)
         self._engine = runtime.deserialize_cuda_engine(data)
         if self._engine is None:
             raise InputError(f"{plan}: TensorRT cannot load it: {self._messages.first_error}. Build it again.")
-        self._kept: Any = (logger, runtime)  # must live longer than the engine
+        self._kept: Any = (logger, runtime)  # both must live longer than the engine
         self._contexts = make_contexts(
             trt, self._engine, plan, record["plan_sha256"], cuda_graphs=cuda_graphs, pinned=pinned
         )
@@ -162,7 +163,7 @@ class Runner:
                 waiting.append(lane)
             found += [lane.result() for lane in waiting]
         except BaseException:
-            for lane in self._lanes:  # the next batch writes to their buffers
+            for lane in self._lanes:  # the next batch overwrites their buffers
                 lane.wait()
             raise
         return np.concatenate(found)
@@ -179,7 +180,8 @@ class Runner:
         profile = self._profiles[index]
         wide, deep = max(length, profile.length[0]), max(rows, profile.batch[0])
         if self._graphs:
-            # A release that captures graphs itself has one profile, whose end is the longest row of all.
+            # A release that captures graphs itself has one profile. Its maximum is the length of the longest row that
+            # the plan accepts, so the length is only padded to a bucket.
             step = bucket(rows, wide, longest=profile.length[2])[1]
             wide = profile.length[2] if self._captures else step
             deep = min(1 << (deep - 1).bit_length(), profile.batch[2])
@@ -223,7 +225,7 @@ class Lane:
         self._trt, self._gpu, self._engine, self._messages, self._where = trt, gpu, engine, messages, where
         self._new_context = contexts.create
         self._report = report
-        # Kept here, because a context does not keep it alive.
+        # A reference to the profiler, because a context does not keep it alive.
         self._profiler = make_profiler(trt, report) if report else None
         self._stream = gpu.stream()
         self._workspace = gpu.buffer(contexts.workspace_bytes)
@@ -242,7 +244,7 @@ class Lane:
             most_rows = max([most_rows, *(shape[0] for shape in largest)])
             most_tokens = max([most_tokens, *(shape[-1] for shape in largest)])
             self._allocate(name, max(largest, key=np.prod))
-        # The shape of a row of logits; -1 is the tokens of the batch.
+        # The shape of a row of logits; -1 stands for the tokens per row of the batch.
         self._sizes, self._row = tuple(engine.get_tensor_shape("logits"))[1:], ()
         self._allocate("logits", (most_rows, *(most_tokens if size < 0 else size for size in self._sizes)))
 
@@ -261,7 +263,8 @@ class Lane:
         self._row = tuple(inputs["input_ids"].shape[-1] if size < 0 else size for size in self._sizes)
         for name in self._inputs:
             array = inputs[name]
-            self._host[name][: array.size] = array.reshape(-1)  # this converts to the type of the binding too
+            # This also converts the array to the dtype of the engine's input.
+            self._host[name][: array.size] = array.reshape(-1)
         shapes = {name: inputs[name].shape for name in self._inputs}
         key = (profile, *shapes.values())
         if key in self._captured:
@@ -271,7 +274,8 @@ class Lane:
         computed = len(inputs["input_ids"]) if graph else rows
         self._run(context, shapes, computed)
         if graph:
-            self._stream.synchronize()  # the first run allocates memory, which must not be captured
+            # Wait for the run above: it may allocate memory, which must not happen during the capture.
+            self._stream.synchronize()
             self._captured[key] = CudaGraph(self._stream, lambda: self._run(context, shapes, computed))
 
     def _set_up(self, key: "Key | None", profile: int, shapes: dict[str, tuple[int, ...]]) -> Any:
@@ -332,10 +336,10 @@ class Lane:
 
     def close(self) -> None:
         """Wait until the stream is idle, then free graphs, contexts and buffers."""
-        with suppress(self._gpu.driver.Error):  # if the GPU stopped, the error was raised before
+        with suppress(self._gpu.driver.Error):  # if the GPU stopped, its error has been raised already
             self.wait()
         for graph in self._captured.values():
-            with suppress(MachineError):  # if the GPU stopped, the first error was raised before
+            with suppress(MachineError):  # if the GPU stopped, its first error has been raised already
                 graph.close()
         for held in (self._captured, self._contexts, self._device, self._host):
             held.clear()

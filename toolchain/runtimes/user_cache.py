@@ -14,7 +14,7 @@ from toolchain.base.files import write_bytes
 
 log = logging.getLogger(__name__)
 
-# Files that are kept in a folder. Each has the size of a model's weights.
+# Number of files that are kept in a folder. Each file is about as large as the weights of a model.
 KEPT = 8
 
 
@@ -52,7 +52,7 @@ def read_cached(file: Path) -> bytes | None:
     if hashlib.sha256(data).hexdigest().encode() != digest:
         return None
     with suppress(OSError):
-        os.utime(file)  # the files that were used last are kept
+        os.utime(file)  # marks the file as recently used, because write_cached removes the oldest files
     return data
 
 
