@@ -9,10 +9,10 @@ from toolchain.energy.load import Piece
 from toolchain.energy.protocol import Protocol, trial, under_load
 from toolchain.meters.energy import EnergyMeter
 
-# Takes a function, calls it without a pause, and returns the joules of one call and None, or None and a reason code.
+# A function that calls its argument without a pause. It returns (joules of one call, None), or (None, reason code).
 Measure = Callable[[Callable[[], object]], tuple[float | None, str | None]]
 
-# A call counts as one row, since its work is unknown.
+# The work of a call is unknown, so each call counts as one row of one token.
 ONE = Piece({"input_ids": np.zeros((1, 1), np.int32)}, rows=1, tokens=1)
 
 

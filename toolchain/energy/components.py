@@ -12,7 +12,8 @@ from toolchain.meters.nvml import Device, Unavailable
 from toolchain.meters.sources import BOARD, COMPONENTS, INTEGRAL, MEMORY, PACKAGE
 from toolchain.records.energy import ComponentRecord, EnergyContext, GpuContext, GpuDescription
 
-# A counter and integrated power that differ by more are flagged: each has been seen to be wrong.
+# Largest accepted relative difference between a counter and integrated power. A larger one is flagged: either may be
+# wrong.
 DISAGREE = 0.05
 
 

@@ -19,10 +19,10 @@ from toolchain.records.energy import BatchSizeEnergy, EnergyBlock
 
 Log = Callable[[str], None]
 
-# Default number of windows: the least for an interval.
+# Default number of windows: the smallest number for which a confidence interval is computed.
 WINDOWS = 5
 
-# Most rows of the load. They are padded beforehand and stay in memory, so a larger set is sampled.
+# Largest number of rows in the load. They are padded beforehand and stay in memory, so a larger set is sampled.
 LOAD_ROWS = 4096
 
 

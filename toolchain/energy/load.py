@@ -16,7 +16,7 @@ from toolchain.checkpoint.tokenize import Tokens
 
 Found = TypeVar("Found")
 
-# Least time between two entries of `Progress`. It bounds the memory of a long run of short calls.
+# Smallest time in seconds between two entries of `Progress`. It limits the memory for a long run of short calls.
 RESOLUTION_S = 0.001
 
 
@@ -78,7 +78,8 @@ class Progress:
         if len(self.done) > 1 and now_s - self.times_s[-2] < RESOLUTION_S:
             self.done[-1], self.times_s[-1] = total, now_s
         else:
-            self.done.append(total)  # before its moment: a reader takes as many entries as there are moments
+            # Append the work before its time, because a reader takes as many entries of `done` as there are times.
+            self.done.append(total)
             self.times_s.append(now_s)
 
     def calls_by(self, moment_s: float) -> float:

@@ -17,23 +17,25 @@ from toolchain.energy.load import Found, Piece, Progress, Work, arrivals, drive,
 from toolchain.errors import UsageError
 from toolchain.meters.energy import EnergyMeter, Window
 
-# Least length of a window in seconds, ticks and calls. In a shorter one, the edges and the noise of a sensor would
-# show.
+# Minimum length of a window in seconds, ticks and calls. In a shorter window, the error at the edges and the noise of a
+# sensor would be visible in the result.
 LEAST_WINDOW_S, LEAST_TICKS, LEAST_CALLS = 5.0, 50, 32
 
-# Load before the first tick and after the last, so that both edges lie in steady load.
+# Seconds that the load runs before the first tick of a window and after the last, so that it is steady at both edges.
 LEAD_IN_S, LEAD_OUT_S = 1.0, 0.3
 
-# Idle power is accepted when the two halves of its window differ by less than FLAT, or at the last try.
+# Seconds for which idle power is measured, in two halves, and the number of tries. The result is accepted if the halves
+# differ by at most the fraction FLAT, or at the last try.
 IDLE_S = 10.0
 IDLE_TRIES = 3
 FLAT = 0.05
 
-# The warm-up ends when, for STEADY_S seconds, throughput and clock stay within these shares and temperature within
+# The warm-up ends when the last STEADY_S seconds were steady: the throughput of the two halves differs by at most the
+# fraction STEADY_THROUGHPUT, the clock varies by at most the fraction STEADY_CLOCK, and the temperature by at most
 # STEADY_C degrees Celsius.
 STEADY_S, STEADY_THROUGHPUT, STEADY_C, STEADY_CLOCK = 10.0, 0.01, 1.0, 0.02
 
-# A backend does not reach a fixed rate if its requests are later than this.
+# Largest delay of a request in seconds. If it is exceeded, the backend does not reach the fixed rate.
 LATE_S = 1.0
 
 
@@ -170,7 +172,8 @@ def trial(meter: EnergyMeter, progress: Progress, protocol: Protocol, *, delay_s
         protocol.length_s(meter),
         enough=lambda opened_s: progress.calls - progress.calls_by(opened_s) >= LEAST_CALLS,
     )
-    meter.watch(lambda: progress.times_s[-1] >= window.closed_s)  # the call that the edge cuts is counted at its end
+    # Wait for the end of the call that runs at the window's edge, because its work is known only then.
+    meter.watch(lambda: progress.times_s[-1] >= window.closed_s)
     if protocol.rate and progress.late_s > LATE_S:
         reached = progress.between(window.opened_s, window.closed_s).rows / window.seconds
         raise UsageError(f"--rate {protocol.rate:g}: this backend reaches {reached:.3g} rows/s. Give a lower rate.")
@@ -188,7 +191,7 @@ def warm_up(meter: EnergyMeter, progress: Progress, protocol: Protocol) -> WarmU
 
 
 def _is_steady(meter: EnergyMeter, progress: Progress, begun_s: float, *, fixed: bool) -> bool:
-    now_s = progress.times_s[-1]  # the work of a call that still runs is not known
+    now_s = progress.times_s[-1]  # the work of a running call is not known yet
     start_s, middle_s = now_s - STEADY_S, now_s - STEADY_S / 2
     if start_s < begun_s:
         return False

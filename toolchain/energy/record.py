@@ -25,13 +25,15 @@ from toolchain.records.energy import (
 
 NOT_REQUESTED, NOT_RUN = "not_requested", "not_run"
 
-# Fewer windows say too little about their spread for an interval.
+# Smallest number of windows for a confidence interval. Fewer windows show too little of their spread.
 LEAST_WINDOWS = 5
 
-# Relative error of a board's sensor, which no number of windows shows: usually 5 %, seldom 13 % (paper in protocol.py).
+# Relative error of a board's power sensor, which more windows do not reveal: usually 5 %, seldom 13 % (paper in
+# protocol.py).
 SENSOR = 0.05
 
-# Idle power that differs by more before and after is not a baseline.
+# Largest relative difference of idle power before and after the load. With a larger difference, idle power is not
+# subtracted.
 DRIFT = 0.05
 
 JOULES_PER_KWH = 3.6e6

@@ -24,7 +24,7 @@ from toolchain.records.clocks import StageName
 from toolchain.records.energy import EnergyBlock
 from toolchain.records.energy_comparison import Pairing
 
-# Sets the GPU to a point.
+# A function that sets the GPU to a point.
 Change = Callable[[Point], None]
 
 
@@ -109,7 +109,8 @@ class Contest:
         Points that are too slow are left out. Without any other point, return the settings as found.
         """
         every = [one for stage in stages for one in stage.points if one.ratio is not None and one.fast_enough]
-        latest = {one.point: one for one in every}  # the stage closest to the end, whose neighbours are closest too
+        # The last stage that measured a point counts, because it compares the point with its closest neighbours.
+        latest = {one.point: one for one in every}
         return min(latest.values(), key=lambda one: one.ratio or 0.0).point if latest else AS_FOUND
 
     def _stage(self, name: StageName, points: Sequence[Point], blocks: int) -> Stage:
@@ -145,6 +146,8 @@ def coarse_blocks(blocks: int) -> int:
 
 def least_s(points: int, protocol: Protocol) -> float:
     """Return the shortest possible time of all windows of a search in seconds, for `points` coarse points."""
-    fine, final = 4, 2  # the best, one on each side, and the settings as found; the best and the settings as found
+    # Points per block. In the fine stage: the best point, one on each side, and the settings as found. In the final
+    # stage: the best point and the settings as found.
+    fine, final = 4, 2
     windows = coarse_blocks(protocol.windows) * (points + 1) + protocol.windows * (fine + final)
     return windows * protocol.window_s

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from toolchain.errors import UsageError
 from toolchain.meters.settings import Settings
 
-# Power limits that are tried are whole watts.
+# One watt in mW: the step between the power limits that are tried.
 WATT_MW = 1000
 
 

@@ -30,17 +30,19 @@ from toolchain.runtimes.environment import describe
 
 SCHEMA = 1
 
-# A lock did not hold if the GPU misses it by more than this share, and the power limit is not the cause.
+# Largest relative difference between the requested and the measured clock. A larger difference is reported, unless the
+# power limit explains it.
 MISSED = 0.03
 
-# Reason code: no point uses less than the settings as found.
+# Reason code: no point uses less energy per row than the settings as found.
 NONE_LESS = "none_less"
 
-# Reason code: the last stage, which measures the best point afresh, found it slower than --max-slowdown allows.
+# Reason code: the final stage, which measures the best point again, found it slower than --max-slowdown allows.
 TOO_SLOW = "too_slow"
 
-# Reason code: the saving is below LEAST_SAVING. A sensor's relative error changes with the power (paper in protocol.py)
-# and clocks change the power, so a smaller saving may be the sensor's, however many windows show it.
+# Reason code: the saving is smaller than the fraction LEAST_SAVING. A change of clocks changes the power, and the
+# relative error of a sensor depends on the power (paper in protocol.py). A smaller saving may therefore come from the
+# sensor, even if many windows show it.
 SMALL, LEAST_SAVING = "small_saving", 0.02
 
 

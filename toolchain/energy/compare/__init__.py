@@ -21,11 +21,12 @@ from toolchain.recipe import Recipe
 from toolchain.recipe.options import RecipeValues
 from toolchain.records.energy_comparison import EnergyComparison, SavedEnergyComparison
 
-# Default number of blocks. With 10 blocks the minimum detectable difference is 0.99 times the deviation of the blocks'
-# log ratios; with 5 it is 1.66 times.
+# Default number of blocks. With 10 blocks, the minimum detectable difference is 0.99 times the standard deviation of
+# the blocks' log ratios; with 5 blocks, it is 1.66 times.
 BLOCKS = 10
 
-# Folder below a folder of results. The results of `eval` are files directly in the latter.
+# Name of the subfolder of the results folder that has the comparisons. The results of `eval` are files in the results
+# folder itself.
 FOLDER = "energy"
 
 

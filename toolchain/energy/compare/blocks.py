@@ -15,7 +15,7 @@ from toolchain.energy.protocol import LEAD_OUT_S, Protocol, Run, Trial, trial, u
 from toolchain.errors import UsageError
 from toolchain.meters.energy import EnergyMeter
 
-Order = list[list[str]]  # names of the contenders in the order of each block
+Order = list[list[str]]  # for each block, the names of the contenders in the order of measurement
 
 
 def shuffle(names: Sequence[str], blocks: int, *, seed: int) -> Order:
@@ -42,7 +42,8 @@ def measure(
         runs[name] = Run(warm_up=warmed)
     phase = np.random.default_rng(protocol.seed)
     for block, name in in_blocks(order):
-        shifted = dataclasses.replace(protocol, seed=protocol.seed + block)  # another order of the rows in each block
+        # The order of the rows differs between blocks.
+        shifted = dataclasses.replace(protocol, seed=protocol.seed + block)
         found = _window(name, loads[name], meter, shifted, delay_s=phase.uniform(0, meter.tick_s))
         runs[name].trials.append(found)
         log(f"block {block + 1} of {len(order)}: {describe(name, found)}")
@@ -67,7 +68,7 @@ def _window(name: str, load: Load, meter: EnergyMeter, protocol: Protocol, *, de
     load.prepare()
     try:
         return under_load(load.infer, load.work, meter, protocol, watch)
-    except UsageError as error:  # it does not reach the rate
+    except UsageError as error:  # the contender does not reach the fixed rate
         raise UsageError(f"{name}: {error}") from error
 
 

@@ -24,7 +24,8 @@ from toolchain.runtimes import open_runtime
 
 Log = Callable[[str], None]
 
-# Messages of the libraries and of engine/cuda.py for a lack of memory, for which they lack a common class.
+# Messages with which the libraries and engine/cuda.py report that memory ran out. Their exceptions have no common
+# class.
 OUT_OF_MEMORY = re.compile(r"out.?of.?memory|MemoryError|bad.?alloc|allocate memory", re.IGNORECASE)
 
 

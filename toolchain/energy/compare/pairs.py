@@ -14,7 +14,7 @@ from toolchain.evaluation.statistics import bootstrap_mean_ci95, detectable_mean
 from toolchain.records.energy import WindowRecord
 from toolchain.records.energy_comparison import Pairing
 
-# Reason codes of a difference that is not resolved.
+# Reason codes: why a difference is not resolved.
 NO_BLOCK, TOO_FEW, HOLDS_1, BELOW_MDD = "no_block", "too_few_blocks", "interval_holds_1", "below_mdd"
 
 

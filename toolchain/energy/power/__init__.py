@@ -35,13 +35,13 @@ from toolchain.runtimes.environment import describe
 
 SCHEMA = 1
 
-# Signals that would end this process before it has a record.
+# Signals that by default would end this process before it has a record.
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-# Interval at which `watch` draws.
+# Interval in seconds at which `watch` calls `draw`.
 SHOWN_S = 1.0
 
-Powers = dict[str, float | None]  # component -> watts
+Powers = dict[str, float | None]  # component -> mean power in W; None if it was not measured
 
 
 def _sleep_until(ended: threading.Event, seconds: float) -> None:
@@ -191,7 +191,7 @@ def _terminal_interrupts() -> bool:
 @contextmanager
 def _handled(handle: Callable[[int], None]) -> Iterator[None]:
     """Call `handle` for signals that would end this process. Signals that are ignored, as under nohup, stay ignored."""
-    in_main_thread = threading.current_thread() is threading.main_thread()  # only it may set handlers
+    in_main_thread = threading.current_thread() is threading.main_thread()  # only the main thread may set handlers
     before = {number: signal.getsignal(number) for number in ENDING if in_main_thread}
     ours = {number: old for number, old in before.items() if old not in (signal.SIG_IGN, None)}
     for number in ours:
@@ -226,7 +226,7 @@ def watch(
         UsageError: `device` is unknown.
         MachineError: nothing can be measured.
     """
-    stopped: list[int] = []  # not an Event: a signal handler must not wait for a lock
+    stopped: list[int] = []  # a list, not an Event, because a signal handler must not wait for a lock
     reading = Reading(device)
     with _open(device, powercap, clock, sleep) as meter, _handled(stopped.append):
         _require(meter, "power")
@@ -254,7 +254,7 @@ def _power_w(joules: float | None, seconds: float) -> float | None:
 def record(reading: Reading, *, command: Sequence[str] | None = None, exit_code: int | None = None) -> PowerRecord:
     """Return the record of a reading, with the command (if one was measured) and a description of the machine."""
     here = describe()
-    # The packages of this environment are left out: the command may use others.
+    # The versions of packages are left out, because the command may run in another environment.
     machine: PowerEnvironment = {
         "cpu": here["cpu"],
         "threads": here["threads"],

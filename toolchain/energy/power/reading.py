@@ -23,13 +23,15 @@ from toolchain.records.power import ReadingRecord
 Series = npt.NDArray[np.float64]
 Joules = tuple[float, float]  # joules of an interval, and the largest error that its ends can cause
 
-# Age of a power value when it is read: the slowest known sensors publish one this often.
+# Largest age in seconds of a power value when it is read: the slowest known sensors publish a value every 100 ms.
 SENSOR_S = 0.1
 
-# Most samples in a record. Above that, at eight minutes, each sample is a mean over several steps.
+# Largest number of samples in a record. A measurement of eight minutes has that many steps; in a longer one, each
+# sample is the mean over several steps.
 MOST_SAMPLES = 10_000
 
-# A tick is seen up to one poll late. The mean power of a counter over this many ticks is within 10 % of the truth.
+# The power of a counter is averaged over this many polls or ticks, whichever take less time. A value that is read is at
+# most one poll or one tick old, so the mean is within 10 % of the truth.
 BLUR_TICKS = 10
 
 
@@ -161,7 +163,7 @@ class Reading:
 
 def close(meter: EnergyMeter) -> float:
     """Return the time of the end of a measurement, after waiting until every counter has ticked once more."""
-    meter.poll()  # otherwise a tick from before the end, seen after it, would count as the next one
+    meter.poll()  # otherwise an earlier tick that has not been read yet would count as the next one
     closed_s = meter.clock()
     meter.edge()
     return closed_s
@@ -202,7 +204,7 @@ def _counted(readings: Readings, opened_s: float, closed_s: float) -> Joules:
     for index, outside_s in ((first + 1, opened_s - times[first]), (last, times[last] - closed_s)):
         if outside_s:
             tick_j = readings.values[index] - readings.values[index - 1]
-            # Between two polls a tick is seen late, so two ticks can look closer than they are.
+            # A tick is seen only at the next poll, so two ticks can seem closer in time than they are.
             joules -= tick_j * outside_s / max(readings.tick_s or 0.0, times[index] - times[index - 1])
             error_j += tick_j
     return joules, error_j
@@ -257,7 +259,8 @@ def _power(readings: Readings, edges_s: Series) -> Series:
         last: Series = values[np.searchsorted(times, edges_s[1:], side="right") - 1]
         return last
     apart_s = BLUR_TICKS * min(POLL_S, readings.tick_s or POLL_S)
-    _, knots = np.unique((times[-1] - times[::-1]) // apart_s, return_index=True)  # from the last tick backwards
+    # Knots are chosen backwards from the last tick.
+    _, knots = np.unique((times[-1] - times[::-1]) // apart_s, return_index=True)
     knots = len(times) - 1 - knots[::-1]
     power_w: Series = np.diff(np.interp(edges_s, times[knots], values[knots])) / np.diff(edges_s)
     return power_w
