@@ -36,7 +36,7 @@ AS_FOUND = Point()
 
 @dataclass(frozen=True)
 class Scale:
-    """All points that a GPU can be set to, in rising order: SM clocks, and power limits in whole watts."""
+    """All points that a GPU can be set to, in rising order: SM clocks, and power limits in steps of 1 W."""
 
     clocks: tuple[Point, ...]
     limits: tuple[Point, ...] = ()
