@@ -20,7 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Compute the bounds and print them."""
+    """Compute and print the lower bounds of the time and, with --idle-power, of the energy."""
     from toolchain.cli.show.estimate import estimated
     from toolchain.profile.roofline.estimate import estimate
 

@@ -71,7 +71,7 @@ def describe_sums(sums: list[LargeTensor]) -> str:
 
 
 def measure_range(model: ir.Model, tokens: Tokens) -> HalfRange:
-    """Run every row through a graph in float32, and return the largest magnitudes of its tensors and integer sums.
+    """Run every row through a graph in float32; return the largest magnitudes of its tensors and of INT8 GEMMs' sums.
 
     The graph may be a float32 graph or a typed one.
 

@@ -259,7 +259,10 @@ def _require_alike(ray: ModuleType, address: str) -> int:
     gpus = int(bool(here["gpus"]))
     nodes = [one for one in ray.nodes() if one["Alive"]]
     if not any(one["Resources"].get(METER) for one in nodes):
-        raise MachineError(f"--ray {address}: no machine has the resource {METER}. Start each with: {START}.")
+        raise MachineError(
+            f"--ray {address}: no machine of the cluster has the Ray resource {METER!r}, so no cell can run. "
+            f"On each machine that is to run cells, start Ray with: {START}"
+        )
     for node in nodes:
         if node["Resources"].get(METER, 1) != 1:
             where = f"--ray {address}: {node['NodeManagerAddress']}"
