@@ -140,7 +140,7 @@ def test_words_beyond_the_models_length_are_missed():
         ({"w": ["a", "b"], "t": ["O"]}, "row 2 has 2 words and 1 tags. Write one tag for each word."),
         ({"w": ["a b"], "t": ["O"]}, "row 2, word 1: 'a b' is not one word. Write a word without white space"),
         ({"w": [], "t": []}, "row 2 has no words. Remove the row."),
-        ({"w": 3, "t": ["O"]}, "row 2, column 'w': 3 is not a list of words. Write a list"),
+        ({"w": 3, "t": ["O"]}, "row 2, column 'w': 3 is not a list of words. Write a JSON list"),
         (
             {"w": ["a"], "t": ["B-FOO"]},
             "row 2, word 1 has the tag 'B-FOO', which is not among the model's 5 tags: O, B-PER",
