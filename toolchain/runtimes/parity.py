@@ -16,7 +16,7 @@ from toolchain.records.bundle import ParityRecord
 MIXED_SLOTS = 512
 
 # The advice in the error messages of `check`.
-INSTEAD = (
+ADVICE = (
     "Run the checkpoint in PyTorch instead (`toolchain eval --backend torch`), and report this with the model's "
     "architecture."
 )
@@ -113,10 +113,10 @@ def check(parity: Parity, *, where: str, atol: float) -> Parity:
         GateError: a logit is not finite, or differs by more than `atol`. The message begins with `where`.
     """
     if not parity.finite:
-        raise GateError(f"{where}: it computes NaN or infinity on a probe sentence. {INSTEAD}")
+        raise GateError(f"{where}: it computes NaN or infinity on a probe sentence. {ADVICE}")
     if parity.max_abs_logit_difference > atol:
         raise GateError(
             f"{where}: logits differ from PyTorch by {parity.max_abs_logit_difference:.2g}, more than {atol:g}. "
-            f"{INSTEAD}"
+            f"{ADVICE}"
         )
     return parity

@@ -45,7 +45,7 @@ def quantize(module: "torch.nn.Module", precision: str) -> int:
     kinds = {"int8": Int8DynamicActivationInt8WeightConfig, "fp8": Float8DynamicActivationFloat8WeightConfig}
     try:
         quantize_(module, kinds[precision](), filter_fn=of_encoder)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torchao asserts what hardware it needs
         why = first_line(error).rstrip(".")
         raise MachineError(f"--precision {precision}: torchao cannot quantize here ({why}). Choose fp16.") from error
     return len(found)

@@ -260,11 +260,15 @@ def _only_model(server: Server, ask: Any) -> str:
         takes, gives = ({tensor["name"] for tensor in about[side]} for side in ("inputs", "outputs"))
         if takes & set(TEXT_INPUTS) == wanted and server.output in gives:
             found.append(name)
-    tensors = f"{' and '.join(sorted(wanted))} and {'return' if len(found) > 1 else 'returns'} {server.output}"
+    wanted_and_returned = (
+        f"{' and '.join(sorted(wanted))} and {'return' if len(found) > 1 else 'returns'} {server.output}"
+    )
     if not found:
-        raise InputError(f"{server.url}: no ready model takes {tensors}. Start a server with a model of this bundle.")
+        raise InputError(
+            f"{server.url}: no ready model takes {wanted_and_returned}. Start a server with a model of this bundle."
+        )
     if len(found) > 1:
-        raise InputError(f"{server.url}: several models take {tensors}: {', '.join(found)}. {NAME_ONE}")
+        raise InputError(f"{server.url}: several models take {wanted_and_returned}: {', '.join(found)}. {NAME_ONE}")
     return str(found[0])
 
 
