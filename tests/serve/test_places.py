@@ -38,7 +38,8 @@ def test_the_client_that_is_silent_longest_gives_way_and_none_at_work(places):
 
 
 def test_places_are_kept_when_all_are_at_work(places):
-    for client in enter(places, 4):
+    for number, client in enumerate(enter(places, 4)):
+        assert places.working == number
         places.work(client)
     for number in range(SPARE_PLACES):
         (spare,) = enter(places, 1, f"10.0.2.{number}")

@@ -45,6 +45,11 @@ class Places(Generic[C]):
     def __len__(self) -> int:
         return len(self._addresses)
 
+    @property
+    def working(self) -> int:
+        """Number of clients whose request is being answered."""
+        return len(self._addresses) - len(self._silent)
+
     def enter(self, client: C, host: str) -> bool:
         """Give a client a place. Return False if no place is free and no client is silent.
 

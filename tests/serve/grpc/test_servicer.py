@@ -429,6 +429,27 @@ def test_stopping_lets_calls_in_flight_finish(wire, double):
     assert asyncio.run(ask()) == (("OK", ""), "UNAVAILABLE")
 
 
+def test_connections_stay_open_until_the_last_call_is_answered(wire, double, monkeypatch):
+    """Otherwise the next calls of their clients would end with CANCELLED, after which clients do not try again."""
+    monkeypatch.setattr(servicer, "REFUSE_S", 0)
+    service = double()
+
+    async def ask():
+        service.gate.clear()
+        async with wire.serving(service) as client:
+            call = asyncio.create_task(client.outcome("ModelInfer", wire.text()))
+            while not service.seen:
+                await asyncio.sleep(0)
+            stopped = asyncio.create_task(client.server.stop(600))
+            await asyncio.sleep(0)
+            refused = {await client.outcome("ModelInfer", wire.text()) for _ in range(50)}
+            service.gate.set()
+            await stopped
+            return await call, refused
+
+    assert asyncio.run(ask()) == (("OK", ""), {("UNAVAILABLE", "Server is stopping, no new requests are accepted")})
+
+
 def test_stopping_answers_the_requests_of_an_open_stream_and_ends_it(wire, double):
     service = double()
 

@@ -27,9 +27,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Seconds for which new calls are refused with UNAVAILABLE at shutdown, before the connections close. A call that
-# arrives while its connection closes would end with CANCELLED, and clients do not try again after that.
+# Seconds at shutdown, after the last response, for which new calls are still refused with UNAVAILABLE before the
+# connections close. A call that arrives while its connection closes would end with CANCELLED, and clients do not try
+# again after that.
 REFUSE_S = 0.2
+
+# Seconds between two checks at shutdown for calls that are still being answered.
+POLL_S = 0.02
 
 OPTIONS = (
     ("grpc.so_reuseport", 0),  # otherwise a second server could share a port in use and take half of its calls
@@ -108,14 +112,19 @@ class GrpcServer:
             self._places.hang_up_silent(GRPC_IDLE_S)
 
     async def stop(self, grace_s: float) -> None:
-        """Refuse new calls and further requests of open streams.
+        """Refuse new calls and further requests of open streams; close the connections when all others are answered.
 
         Cancel calls that are unfinished after `grace_s` seconds.
         """
+        clock = asyncio.get_running_loop().time
+        end = clock() + grace_s
         self._handler.close()
-        await asyncio.sleep(min(grace_s, REFUSE_S))
+        # A client may send its next call as soon as it has a response, so the connections outlast the last response.
+        while self._places.working and clock() < end:
+            await asyncio.sleep(POLL_S)
+        await asyncio.sleep(min(max(0.0, end - clock()), REFUSE_S))
         self._maintenance.cancel()
-        await self.server.stop(grace_s)
+        await self.server.stop(max(0.0, end - clock()))
 
 
 def _credentials(tls: Tls) -> Any:
