@@ -247,14 +247,18 @@ def exported(checkpoints: dict[str, Path], begun: Begun, once: Once) -> dict[str
 @pytest.fixture(scope="session")
 def tokens_of(tiny: ModuleType, checkpoints: dict[str, Path]) -> Callable[[str, int], Any]:
     """Return a number of tokenised random sentences of mixed length, for an architecture."""
-    from toolchain.checkpoint.model import find_model, load_tokenizer
+    from toolchain.checkpoint.model import find_model
     from toolchain.checkpoint.tokenize import TextEncoder
+
+    @functools.cache
+    def encoder(kind: str) -> TextEncoder:
+        source = find_model(str(checkpoints[kind]))
+        return TextEncoder(source.tokenizer, max_length=32, inputs=source.inputs)
 
     def make(kind: str, count: int) -> Any:
         generator = np.random.default_rng(count)
         texts = [(" ".join(generator.choice(tiny.WORDS, generator.integers(1, 40))),) for _ in range(count)]
-        source = find_model(str(checkpoints[kind]))
-        return TextEncoder(load_tokenizer(source.folder), max_length=32, inputs=source.inputs)(texts)
+        return encoder(kind)(texts)
 
     return make
 

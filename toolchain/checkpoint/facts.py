@@ -79,7 +79,7 @@ def examine(source: Source) -> Facts:
     model, tokenizer = load_model(source), source.tokenizer
     inputs = _inputs(model, tokenizer)
     pad_id = _pad_id(source, model, tokenizer)
-    watched = _Watched(source, model, _plain_row(tokenizer, _encoder(source, inputs, pad_id, WATCHED_TOKENS), pad_id))
+    watched = _Watched(source, model, _plain_row(tokenizer, _encoder(source, inputs, pad_id, TRIED_TOKENS), pad_id))
     ids = tokenizer.get_vocab()
     if watched.vocabulary is not None:
         check_vocabulary(source.folder, ids, tokenizer.get_added_vocab(), watched.vocabulary)
@@ -246,10 +246,12 @@ def _sentences() -> list[Text]:
 def _plain_row(tokenizer: Any, encoder: TextEncoder, pad_id: int) -> Batch:
     """Return a batch of one row, int32 [1, sequence], in which one ordinary token replaces all words of a sentence.
 
-    Real words are not used: in odd vocabularies, an unknown word may get the padding id, which some models leave out
-    when they count positions.
+    The row has at most WATCHED_TOKENS tokens. Real words are not used: in odd vocabularies, an unknown word may get the
+    padding id, which some models leave out when they count positions.
     """
-    batch = encoder([(PROBES[0],)]).batch(np.array([0]))
+    whole = encoder([(PROBES[0],)]).batch(np.array([0]))
+    last = whole["input_ids"].shape[1] - 1
+    batch = {name: array[:, [*range(min(last, WATCHED_TOKENS - 1)), last]] for name, array in whole.items()}
     ends = {int(batch["input_ids"][0, 0]), int(batch["input_ids"][0, -1])}
     taken = {pad_id, *tokenizer.all_special_ids, *ends}
     plain = next(index for index in range(len(taken) + 1) if index not in taken)
