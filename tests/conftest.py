@@ -22,6 +22,7 @@ import pytest
 from filelock import FileLock
 
 from tests.forked import start
+from tests.forked.server import keep_operators
 from tests.nvml.scripted import ScriptedNvml
 
 ROOT = Path(__file__).parent.parent
@@ -78,6 +79,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+def pytest_runtest_setup() -> None:
+    keep_operators()
 
 
 def call_in_double(
