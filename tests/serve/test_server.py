@@ -57,23 +57,27 @@ def serve(typed_bundles, root, tmp_path, python):
 
 
 class Crowd:
-    """Clients that send requests until the port is closed. `wrong` has the outcome and the time of failed requests."""
+    """Clients that send requests until the port is closed. `wrong` has the outcome and the time of failed requests.
+
+    `busy` is set when more requests were answered than there are clients.
+    """
 
     def __init__(self, send, address, size=4):
-        self.answered, self.wrong = 0, []
+        self.answered, self.wrong, self.busy = 0, [], threading.Event()
         self.threads = [threading.Thread(target=send, args=(address, self._note)) for _ in range(size)]
         for thread in self.threads:
             thread.start()
 
     def _note(self, outcome):
         self.answered += 1
+        if self.answered > len(self.threads):
+            self.busy.set()
         if outcome is not True:
             self.wrong.append((outcome, time.monotonic()))
 
     def join(self):
         for thread in self.threads:
             thread.join()
-        return self
 
 
 def classified(client):
@@ -159,6 +163,7 @@ def test_a_shutdown_under_load_loses_no_request(processes, typed_bundles, python
     with processes.running(typed_bundles["fp32"], "--drain", DRAIN_S, python=python) as served:
         over_http = [Crowd(send, served.address) for send in (send_over_a_new_connection_each, send_over_http)]
         over_grpc = [Crowd(send, served.grpc) for send in (send_over_grpc, send_over_a_stream)]
+        assert all(crowd.busy.wait(60) for crowd in (*over_http, *over_grpc))
         with contextlib.closing(http.client.HTTPConnection(served.address, timeout=60)) as kept:
             kept.request("GET", "/v2/health/ready")
             assert kept.getresponse().read() == b""
@@ -171,10 +176,10 @@ def test_a_shutdown_under_load_loses_no_request(processes, typed_bundles, python
                     answer = kept.getresponse()
                     answer.read()
                     statuses.add(answer.status)
-        crowds = [crowd.join() for crowd in (*over_http, *over_grpc)]
+        for crowd in (*over_http, *over_grpc):
+            crowd.join()
         assert served.process.wait(60) == 0
         assert 503 in statuses
-        assert all(crowd.answered > len(crowd.threads) for crowd in crowds)
         assert [crowd.wrong for crowd in over_http] == [[], []]
         refused = [one for crowd in over_grpc for one in crowd.wrong]
         assert {outcome for outcome, _ in refused} == {
