@@ -22,7 +22,7 @@ import pytest
 from filelock import FileLock
 
 from tests.forked import start
-from tests.forked.server import keep_operators
+from tests.forked.server import cache_operators
 from tests.nvml.scripted import ScriptedNvml
 
 ROOT = Path(__file__).parent.parent
@@ -82,7 +82,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_setup() -> None:
-    keep_operators()
+    cache_operators()
 
 
 def call_in_double(

@@ -60,8 +60,8 @@ PRELOADED = (
 REGISTRATION = "torch.onnx._internal.exporter._registration"
 OPSET = 18
 
-# The type of a function that keeps its results.
-KEPT = type(functools.cache(len))
+# The type of a function whose results are cached.
+CACHED = type(functools.cache(len))
 
 # Environment variable with the program that a child starts as Python: one that is forked too.
 EXECUTABLE = "TOOLCHAIN_FORK_PYTHON"
@@ -138,7 +138,7 @@ def preload() -> None:
         importlib.import_module(name)
     # transformers makes its table of renamed weights, a thousand patterns, when the first model is loaded.
     sys.modules["transformers.conversion_mapping"].get_checkpoint_conversion_mapping("bert")
-    keep_operators()
+    cache_operators()
     logging.disable(logging.CRITICAL)  # it warns of operators of packages that are not installed
     sys.modules[REGISTRATION].ONNXRegistry.from_torchlib(opset_version=OPSET)
     logging.disable(logging.NOTSET)
@@ -150,12 +150,12 @@ def preload() -> None:
     gc.freeze()  # no collection of a child writes to, and so copies, the pages that it shares with the server
 
 
-def keep_operators() -> None:
-    """Let PyTorch's exporter build its table of ONNX operators once in a process, if it is imported.
+def cache_operators() -> None:
+    """Cache the table of ONNX operators of PyTorch's exporter in this process, if the exporter is imported.
 
-    It builds the same table for each graph, which takes 0.4 CPU seconds.
+    The exporter would build the same table for each graph, which takes 0.4 CPU seconds.
     """
-    if (module := sys.modules.get(REGISTRATION)) and not isinstance(module.ONNXRegistry.from_torchlib, KEPT):
+    if (module := sys.modules.get(REGISTRATION)) and not isinstance(module.ONNXRegistry.from_torchlib, CACHED):
         module.ONNXRegistry.from_torchlib = staticmethod(functools.cache(module.ONNXRegistry.from_torchlib))
 
 

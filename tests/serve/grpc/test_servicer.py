@@ -409,28 +409,8 @@ def test_a_port_in_use_and_a_wrong_certificate_are_one_message(wire, double, tmp
         asyncio.run(start(tls=pair))
 
 
-def test_stopping_lets_calls_in_flight_finish(wire, double):
-    service = double()
-
-    async def ask():
-        service.gate.clear()
-        async with wire.serving(service) as client:
-            call = asyncio.create_task(client.outcome("ModelInfer", wire.text()))
-            while not service.seen:
-                await asyncio.sleep(0)
-            stopped = asyncio.create_task(client.server.stop(20))
-            await asyncio.sleep(0)
-            service.gate.set()
-            late = await client.outcome("ModelInfer", wire.text())
-            assert late == ("UNAVAILABLE", "Server is stopping, no new requests are accepted")
-            await stopped
-            return await call, (await client.outcome("ServerLive", timeout=5))[0]
-
-    assert asyncio.run(ask()) == (("OK", ""), "UNAVAILABLE")
-
-
-def test_connections_stay_open_until_the_last_call_is_answered(wire, double, monkeypatch):
-    """Otherwise the next calls of their clients would end with CANCELLED, after which clients do not try again."""
+def test_stopping_lets_calls_in_flight_finish_and_refuses_others_until_then(wire, double, monkeypatch):
+    """While a connection closes, calls end with CANCELLED instead, after which clients do not try again."""
     monkeypatch.setattr(servicer, "REFUSE_S", 0)
     service = double()
 
@@ -445,9 +425,10 @@ def test_connections_stay_open_until_the_last_call_is_answered(wire, double, mon
             refused = {await client.outcome("ModelInfer", wire.text()) for _ in range(50)}
             service.gate.set()
             await stopped
-            return await call, refused
+            return await call, refused, (await client.outcome("ServerLive", timeout=5))[0]
 
-    assert asyncio.run(ask()) == (("OK", ""), {("UNAVAILABLE", "Server is stopping, no new requests are accepted")})
+    stopping = "UNAVAILABLE", "Server is stopping, no new requests are accepted"
+    assert asyncio.run(ask()) == (("OK", ""), {stopping}, "UNAVAILABLE")
 
 
 def test_stopping_answers_the_requests_of_an_open_stream_and_ends_it(wire, double):
