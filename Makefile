@@ -18,9 +18,8 @@ KSERVE := .venv/kserve
 AUDIT := .venv/audit
 # Where pip gets torch from, such as: --index-url URL-of-the-CPU-builds
 PIP_TORCH ?=
-# Processes that share the tests, two more than processors because many tests wait for others, and further options of
-# pytest, such as: PYTEST='-k serve'
-JOBS ?= $(shell expr $$(nproc) + 2)
+# Processes that share the tests, one for each processor, and further options of pytest, such as: PYTEST='-k serve'
+JOBS ?= $(shell nproc)
 PYTEST ?=
 # Files run in the order of tests/conftest.py; xdist would take those with the most tests first.
 RUN_TESTS = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
