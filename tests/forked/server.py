@@ -139,7 +139,7 @@ def preload() -> None:
     # transformers makes its table of renamed weights, a thousand patterns, when the first model is loaded.
     sys.modules["transformers.conversion_mapping"].get_checkpoint_conversion_mapping("bert")
     cache_operators()
-    logging.disable(logging.CRITICAL)  # it warns of operators of packages that are not installed
+    logging.disable(logging.CRITICAL)  # the exporter warns of operators of packages that are not installed
     sys.modules[REGISTRATION].ONNXRegistry.from_torchlib(opset_version=OPSET)
     logging.disable(logging.NOTSET)
     assert not any(name.split(".")[0] == "toolchain" for name in sys.modules)

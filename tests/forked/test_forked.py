@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.forked.server import EXECUTABLE
+from tests.forked.server import EXECUTABLE, OPSET
+from toolchain.checkpoint import export
 
 SEEN = "import os, sys; print(sys.argv, os.getcwd(), os.environ['MARK'], sys.stdin.read(), file=sys.{})"
 THREADS = """
@@ -102,3 +103,7 @@ def test_what_a_child_starts_as_python_can_be_forked_too(python: list[str], comm
     for more, expected in (({}, "False\n"), ({EXECUTABLE: str(commands / "python")}, "True\n")):
         done = subprocess.run([*python, "-c", code], env=os.environ | more, capture_output=True, text=True)
         assert done.stdout == expected
+
+
+def test_the_cached_table_of_operators_is_the_one_that_an_export_takes() -> None:
+    assert OPSET == export.OPSET

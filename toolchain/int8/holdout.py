@@ -71,7 +71,7 @@ class Holdout:
                 least = Distance(None if part.kl is None else kl, math.sqrt(square), None)
                 if len(seen) < count and least.rank > limit:
                     break
-        seen.sort()
+        seen.sort()  # in the order of the rows, in which the sums of a full evaluation are those of `Head.distance`
         return self.head.distance(self.reference[seen], logits[seen]), len(seen)
 
     def sample(self, rows: int) -> "Holdout":

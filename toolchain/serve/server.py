@@ -1,8 +1,8 @@
 """The process of `toolchain serve`: the service, HTTP and gRPC in one event loop, from start to shutdown.
 
 At SIGINT, SIGTERM or SIGHUP, the readiness check first responds 503, so that load balancers send no more requests.
-Requests are still answered for `drain_s` seconds. Then the listening sockets close, requests in flight finish, and the
-process ends. A second signal ends it at once.
+Requests are still answered for `drain_s` seconds. Then the HTTP socket closes, and gRPC refuses new calls. When the
+requests in flight are answered, the gRPC port closes and the process ends. A second signal ends it at once.
 """
 
 import asyncio

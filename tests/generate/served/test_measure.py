@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.generate.served.scripted import Loop, Server, SharedLoop
+from tests.generate.served.scripted import Server, SharedLoop
+from tests.loop import Loop
 from toolchain.energy import calls
 from toolchain.energy.protocol import Protocol
 from toolchain.errors import InputError, MachineError

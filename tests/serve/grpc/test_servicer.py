@@ -21,6 +21,7 @@ import grpc
 import numpy as np
 import pytest
 
+from tests.loop import Loop
 from toolchain.errors import InputError
 from toolchain.serve import aside
 from toolchain.serve.grpc import servicer
@@ -410,7 +411,7 @@ def test_a_port_in_use_and_a_wrong_certificate_are_one_message(wire, double, tmp
 
 
 def test_stopping_lets_calls_in_flight_finish_and_refuses_others_until_then(wire, double, monkeypatch):
-    """While a connection closes, calls end with CANCELLED instead, after which clients do not try again."""
+    """While a connection closes, a call may end with CANCELLED instead, after which clients do not try again."""
     monkeypatch.setattr(servicer, "REFUSE_S", 0)
     service = double()
 
@@ -429,6 +430,21 @@ def test_stopping_lets_calls_in_flight_finish_and_refuses_others_until_then(wire
 
     stopping = "UNAVAILABLE", "Server is stopping, no new requests are accepted"
     assert asyncio.run(ask()) == (("OK", ""), {stopping}, "UNAVAILABLE")
+
+
+@pytest.mark.parametrize(("end_s", "expected_s"), [(60, 0.66), (0.3, 0.3), (0, 0)])
+def test_stopping_waits_until_the_pauses_between_responses_are_over(end_s, expected_s):
+    loop = Loop()
+    start_s = loop.time()
+
+    class Working:
+        @property
+        def working(self):
+            return any(begin <= loop.time() - start_s < end for begin, end in [(0, 0.1), (0.25, 0.4), (0.45, 0.46)])
+
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(servicer.until_quiet(Working(), start_s + end_s))
+    assert loop.time() - start_s == pytest.approx(expected_s, abs=servicer.POLL_S)
 
 
 def test_stopping_answers_the_requests_of_an_open_stream_and_ends_it(wire, double):

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Seconds at shutdown, after the last response, for which new calls are still refused with UNAVAILABLE before the
-# connections close. A call that arrives while its connection closes would end with CANCELLED, and clients do not try
+# Seconds at shutdown for which no call may be in progress before the connections close. New calls are refused with
+# UNAVAILABLE until then. A call that arrives while its connection closes may end with CANCELLED, and clients do not try
 # again after that.
 REFUSE_S = 0.2
 
@@ -112,19 +112,31 @@ class GrpcServer:
             self._places.hang_up_silent(GRPC_IDLE_S)
 
     async def stop(self, grace_s: float) -> None:
-        """Refuse new calls and further requests of open streams; close the connections when all others are answered.
+        """Refuse new calls and further requests of open streams; close the connections when the others are answered.
 
-        Cancel calls that are unfinished after `grace_s` seconds.
+        Health checks are answered until the connections close. Calls that are unfinished after `grace_s` seconds are
+        cancelled.
         """
         clock = asyncio.get_running_loop().time
-        end = clock() + grace_s
+        end_s = clock() + grace_s
         self._handler.close()
-        # A client may send its next call as soon as it has a response, so the connections outlast the last response.
-        while self._places.working and clock() < end:
-            await asyncio.sleep(POLL_S)
-        await asyncio.sleep(min(max(0.0, end - clock()), REFUSE_S))
+        await until_quiet(self._places, end_s)
         self._maintenance.cancel()
-        await self.server.stop(max(0.0, end - clock()))
+        await self.server.stop(max(0.0, end_s - clock()))
+
+
+async def until_quiet(places: Places[Any], end_s: float) -> None:
+    """Wait until no request was being answered for `REFUSE_S` seconds, or until the event loop's time is `end_s`.
+
+    The wait outlasts the last response, because its client may send the next call as soon as it has the response. A
+    stream has short pauses between responses while further requests of it are due.
+    """
+    clock = asyncio.get_running_loop().time
+    worked_s = clock()
+    while (now_s := clock()) < end_s and (places.working or now_s < worked_s + REFUSE_S):
+        if places.working:
+            worked_s = now_s
+        await asyncio.sleep(min(POLL_S, end_s - now_s))
 
 
 def _credentials(tls: Tls) -> Any:
