@@ -71,7 +71,7 @@ class Holdout:
                 least = Distance(None if part.kl is None else kl, math.sqrt(square), None)
                 if len(seen) < count and least.rank > limit:
                     break
-        seen.sort()  # in the order of the rows, in which the sums of a full evaluation are those of `Head.distance`
+        seen.sort()  # in row order, so that rounding is that of `Head.distance` on all rows
         return self.head.distance(self.reference[seen], logits[seen]), len(seen)
 
     def sample(self, rows: int) -> "Holdout":

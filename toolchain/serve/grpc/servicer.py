@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Seconds at shutdown for which no call may be in progress before the connections close. New calls are refused with
+# Seconds without a call in progress after which the connections close at shutdown. New calls are refused with
 # UNAVAILABLE until then. A call that arrives while its connection closes may end with CANCELLED, and clients do not try
 # again after that.
 REFUSE_S = 0.2
@@ -112,7 +112,7 @@ class GrpcServer:
             self._places.hang_up_silent(GRPC_IDLE_S)
 
     async def stop(self, grace_s: float) -> None:
-        """Refuse new calls and further requests of open streams; close the connections when the others are answered.
+        """Refuse new calls and more requests of open streams; close the connections when calls in flight are answered.
 
         Health checks are answered until the connections close. Calls that are unfinished after `grace_s` seconds are
         cancelled.
